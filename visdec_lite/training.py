@@ -1,0 +1,483 @@
+"""One training loop that knows no model: rows in, weights out, and a run that can be cut anywhere.
+
+In: a model, aligned rows (voxels, images, labels, ...) and a loss. Out: the trained model and its history.
+
+**Randomness belongs to the step.** Whatever is random at step s (its rows, its masks, its dropout) is a pure
+function of (seed, s). So a resumed run needs no saved random state, and on one CPU it repeats the
+uninterrupted run bit for bit. The learning rate warms up along a line and follows half a cosine down
+(Loshchilov and Hutter, 2017); weights decay apart from the gradient (AdamW, Loshchilov and Hutter, 2019);
+accelerate adds mixed precision and many devices.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, patch_environment
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from visdec_lite.files import HistoryFile, interrupts_wait, read_checkpoint, write_checkpoint
+
+Terms = dict[str, Tensor]
+LossFunction = Callable[[nn.Module, dict[str, Tensor], torch.Generator], Terms]
+ValidateFunction = Callable[[nn.Module], Mapping[str, float]]
+ROWS, STEP, DROPOUT, VALIDATION = range(4)  # the random streams of a run; see `random_seed`
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The numbers of one run; a checkpoint continues only under the same ones."""
+
+    steps: int  # updates of the weights
+    batch_size: int  # rows a forward pass, over all devices together
+    learning_rate: float  # at its highest, after the warm-up
+    weight_decay: float = 0.05  # as in masked autoencoders; biases and norms (fewer than 2 axes) are spared
+    betas: tuple[float, float] = (0.9, 0.95)  # memory of Adam; 0.95 forgets sooner than the usual 0.999
+    warmup_fraction: float = 0.05  # share of the steps in which the learning rate grows from zero
+    min_learning_rate_fraction: float = 0.0  # where the cosine ends, as a share of learning_rate
+    gradient_clip: float = 0.8  # longest gradient that passes unshortened; inf leaves all as they are
+    accumulate: int = 1  # forward passes a step: a step sees accumulate x batch_size rows
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    ema_decay: float = 0.0  # of the averaged weights that validation and the result use; 0 = no averaging
+    validate_every: int = 0  # steps; 0 = only after the last
+    checkpoint_every: int = 0  # steps; 0 = only after the last and when interrupted
+    seed: int = 0
+    log: Literal["csv", "tensorboard", "none"] = "csv"  # written to out_dir, if there is one
+
+    def __post_init__(self) -> None:
+        share = "a number in [0, 1)", lambda value: 0 <= value < 1
+        count = "a whole number >= 1", lambda value: isinstance(value, int) and value >= 1
+        whole = "a whole number >= 0", lambda value: isinstance(value, int) and value >= 0
+        positive = "a number > 0", lambda value: value > 0
+        expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
+            "steps": count, "batch_size": count, "accumulate": count,
+            "validate_every": whole, "checkpoint_every": whole, "seed": whole,
+            "learning_rate": ("a finite number > 0", lambda value: 0 < value < math.inf),
+            "gradient_clip": positive,
+            "weight_decay": ("a number >= 0", lambda value: 0 <= value < math.inf),
+            "warmup_fraction": share, "ema_decay": share,
+            "min_learning_rate_fraction": ("a number in [0, 1]", lambda value: 0 <= value <= 1),
+            "betas": ("two numbers in [0, 1)", lambda pair: len(pair) == 2 and all(0 <= b < 1 for b in pair)),
+            "mixed_precision": ("'no', 'fp16' or 'bf16'", lambda value: value in ("no", "fp16", "bf16")),
+            "log": ("'csv', 'tensorboard' or 'none'", lambda value: value in ("csv", "tensorboard", "none")),
+        }  # fmt: skip
+        for name, (words, holds) in expected.items():
+            if not holds(getattr(self, name)):
+                raise ValueError(f"TrainingConfig.{name} is {getattr(self, name)!r}; expected {words}")
+
+
+@dataclass
+class TrainingResult:
+    """What a run leaves besides the weights.
+
+    Attributes:
+        history: in order, one dict a training step and one a validation: `step` (1 = after the first update),
+            `split` ("train" or "val") and the terms; "train" adds `learning_rate` and the unclipped
+            `gradient_norm`.
+        best_step: the validated step whose monitored value was smallest; None without validation.
+        best_value: that value.
+        seconds: wall-clock time of the run, all its parts together.
+        steps_run: steps made by this call; 0 if the run was already finished.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int | None = None
+    best_value: float = math.inf
+    seconds: float = 0.0
+    steps_run: int = 0
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C reached a run; the message says where the run is kept and how to go on."""
+
+
+def learning_rate_at(step: int, config: TrainingConfig) -> float:
+    """Learning rate of the update after `step` updates: up a line, down half a cosine."""
+    warmup = round(config.warmup_fraction * config.steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / (config.steps - warmup)))
+    lowest = config.min_learning_rate_fraction
+    return config.learning_rate * (lowest + (1 - lowest) * cosine)
+
+
+def ema_decay_at(step: int, config: TrainingConfig) -> float:
+    """Decay of the averaged weights after `step` updates; small at first, to forget the random start."""
+    return min(config.ema_decay, (1 + step) / (10 + step))
+
+
+def random_seed(stream: int, seed: int, index: int, process: int = 0) -> int:
+    """The seed of one purpose (`stream`) at one step or epoch (`index`), unrelated to every other one."""
+    return int(np.random.SeedSequence((stream, seed, index, process)).generate_state(1, np.uint64)[0]) >> 1
+
+
+@lru_cache(maxsize=2)  # a step may take the end of one epoch and the start of the next
+def epoch_order(seed: int, epoch: int, num_rows: int) -> np.ndarray:
+    """The order of the rows in one epoch, int64, shape (num_rows,)."""
+    return np.random.default_rng(random_seed(ROWS, seed, epoch)).permutation(num_rows)
+
+
+def rows_at(step: int, rows_per_step: int, num_rows: int, seed: int) -> np.ndarray:
+    """Rows of one step, int64, shape (rows_per_step,): the next piece of one epoch's order after another."""
+    epochs, places = np.divmod(np.arange(step * rows_per_step, (step + 1) * rows_per_step), num_rows)
+    pieces = [epoch_order(seed, int(epoch), num_rows)[places[epochs == epoch]] for epoch in np.unique(epochs)]
+    return np.concatenate(pieces)
+
+
+def fit(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    data: Mapping[str, Tensor | np.ndarray],
+    config: TrainingConfig,
+    *,
+    out_dir: str | os.PathLike[str] | None = None,
+    validate_fn: ValidateFunction | None = None,
+    parameter_groups: Sequence[Mapping[str, Any]] | None = None,
+    select: Literal["best", "last"] = "best",
+    monitor: str = "loss",
+    description: str = "",
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train what requires gradients in `model`, in place; go on from `out_dir` if a run is kept there.
+
+    Args:
+        model: any module. It moves to `device`; train / eval modes come back as they were. All of it is in
+            train mode while training: a frozen part that must not be overrides `train()`. Frozen weights are
+            neither changed nor kept in checkpoints: load them before resuming.
+        loss_fn: `loss_fn(model, batch, generator)` -> terms, each of shape (); "loss" is minimised, the
+            others are logged. `generator` lives on the CPU and is new at every step.
+        data: name -> array, tensor or memory map, shape (num_rows, ...); row i of all belongs together. A
+            batch has the same names: tensors of shape (batch_size / processes, ...) on the device.
+        config: the numbers of the run.
+        out_dir: folder for checkpoint.pt, the one before it, and the log (history.csv: step, split, term,
+            value).
+        validate_fn: `validate_fn(model)` -> named numbers, where smaller `monitor` is better; called every
+            `validate_every` steps and after the last, in eval mode, without gradients, with averaged weights.
+        parameter_groups: dicts of "params" and "learning_rate_scale" (1 if missing) that cover all trainable
+            parameters.
+        select: which weights to leave in the model: those of the smallest `monitor`, or the last (averaged,
+            if ema_decay is on). Without validate_fn it is the last.
+        monitor: the number of validate_fn that "best" means.
+        description: name on the progress bar.
+        device: where to train; None lets accelerate choose.
+        progress: show a progress bar.
+
+    Returns:
+        The history and the timings; `model` carries the weights.
+
+    Raises:
+        ValueError: data, parameter groups or the kept run do not fit; the message names each difference.
+        FloatingPointError: loss or gradient is not finite; the model has the weights of the step before.
+        TrainingInterrupted: Ctrl-C; the run was written to out_dir first.
+    """
+    if select not in ("best", "last"):
+        raise ValueError(f"select is {select!r}; expected 'best' or 'last'")
+    run = _Run(model, loss_fn, data, config, validate_fn, parameter_groups, monitor, device, out_dir)
+    modes = [(module, module.training) for module in model.modules()]
+    first_step = run.load()
+    hidden = not (progress and run.is_main)
+    bar = tqdm(total=config.steps, initial=first_step, desc=description, disable=hidden)
+    log = HistoryFile(out_dir if run.is_main else None, config.log, run.result.history)
+    cuda = [run.device] if run.device.type == "cuda" else []
+    started = time.perf_counter() - run.result.seconds
+    model.train()
+    try:
+        with bar, log, torch.random.fork_rng(devices=cuda):  # the caller's random state stays as it was
+            while not run.finished:
+                row = run.validate() if run.validation_due else run.train_step()
+                log.write(row)
+                if row["split"] == "train":
+                    bar.update()
+                    bar.set_postfix(loss=f"{run.running_loss:.4g}", refresh=False)
+                run.result.seconds = time.perf_counter() - started
+                if run.checkpoint_due and not run.validation_due:
+                    run.save()
+    except KeyboardInterrupt as interrupt:
+        run.save()
+        kept = "nothing was kept; pass out_dir to be able to go on"
+        if run.checkpoint:
+            kept = f"kept in {run.checkpoint}; call fit again with the same arguments to go on"
+        raise TrainingInterrupted(f"stopped after step {run.step} of {config.steps}; {kept}") from interrupt
+    finally:
+        run.adamw.zero_grad()
+        for module, mode in modes:
+            module.training = mode
+    run.load_result(select)
+    run.result.steps_run = run.step - first_step
+    return run.result
+
+
+class _Objective(nn.Module):
+    """Model and loss as one module. Accelerate wraps this, so the loss sees the model itself, unwrapped."""
+
+    def __init__(self, model: nn.Module, loss_fn: LossFunction) -> None:
+        super().__init__()
+        self.model, self.loss_fn = model, loss_fn
+
+    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> Terms:
+        terms = self.loss_fn(self.model, batch, generator)
+        if "loss" not in terms:
+            raise KeyError(f"loss_fn returned the terms {sorted(terms)}; one must be called 'loss'")
+        return {name: term if name == "loss" else term.detach() for name, term in terms.items()}
+
+
+class _Run:
+    """What changes from step to step, and the few things one can do with it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        data: Mapping[str, Tensor | np.ndarray],
+        config: TrainingConfig,
+        validate_fn: ValidateFunction | None,
+        parameter_groups: Sequence[Mapping[str, Any]] | None,
+        monitor: str,
+        device: str | torch.device | None,
+        out_dir: str | os.PathLike[str] | None,
+    ) -> None:
+        self.accelerator = _accelerator(config, device)
+        self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
+        self.model, self.data, self.config = model.to(self.device), data, config
+        self.validate_fn, self.monitor = validate_fn, monitor
+        self.num_rows = _count_rows(data, config.batch_size, self.accelerator.num_processes)
+        self.trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        groups = _parameter_groups(self.trainable, parameter_groups, config.weight_decay)
+        self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+        self.adamw.zero_grad()
+        self.objective, self.optimizer = self.accelerator.prepare(_Objective(model, loss_fn), self.adamw)
+        self.ema = [weight.detach().clone() for weight in self.trainable.values()] if config.ema_decay else []
+        self.ema_is_in_model = False
+        self.step, self.running_loss = 0, math.nan
+        self.result, self.best_weights = TrainingResult(), None
+        self.checkpoint = None if out_dir is None else Path(out_dir) / "checkpoint.pt"
+
+    @property
+    def validation_due(self) -> bool:
+        every, history = self.config.validate_every, self.result.history
+        at_this_step = self.step == self.config.steps or (self.step > 0 and every and self.step % every == 0)
+        return bool(self.validate_fn and at_this_step and history[-1]["split"] == "train")
+
+    @property
+    def checkpoint_due(self) -> bool:
+        every = self.config.checkpoint_every
+        return self.step == self.config.steps or bool(every and self.step % every == 0)
+
+    @property
+    def finished(self) -> bool:
+        return self.step == self.config.steps and not self.validation_due
+
+    @interrupts_wait()  # a step is made whole or not at all
+    def train_step(self) -> dict[str, Any]:
+        """One update from accumulate x batch_size rows; returns the row of the history."""
+        config, accelerator, step = self.config, self.accelerator, self.step
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        rows = rows_at(step, config.accumulate * config.batch_size, self.num_rows, config.seed)
+        generator = torch.Generator().manual_seed(random_seed(STEP, config.seed, step, rank))
+        torch.manual_seed(random_seed(DROPOUT, config.seed, step, rank))
+        rate = learning_rate_at(step, config)
+        for group in self.adamw.param_groups:
+            group["lr"] = rate * group["learning_rate_scale"]
+
+        sums: Tensor | float = 0.0
+        for piece in rows.reshape(config.accumulate, processes, -1)[:, rank]:
+            with accelerator.accumulate(self.objective):
+                terms = self.objective(self.batch(piece), generator)
+                accelerator.backward(terms["loss"])  # divides by accumulate
+            sums = sums + torch.stack([term.detach().float() for term in terms.values()])
+        norm = accelerator.clip_grad_norm_(list(self.trainable.values()), config.gradient_clip)
+        means = accelerator.reduce(sums / config.accumulate, reduction="mean")
+        *means, norm = torch.cat(
+            [means, norm.detach().float().reshape(1)]
+        ).tolist()  # waits for the device once
+        values = dict(zip(terms, means, strict=True))
+        if not math.isfinite(values["loss"]) or not (math.isfinite(norm) or accelerator.scaler):
+            raise FloatingPointError(
+                f"step {step + 1} is not finite: terms {values}, gradient norm {norm}; the weights of step "
+                f"{step} are kept. Look for nan in the data, or lower learning_rate (here {rate:g})"
+            )
+        row = {"step": step + 1, "split": "train", **values, "learning_rate": rate, "gradient_norm": norm}
+        self.optimizer.step()
+        self.adamw.zero_grad()
+        if self.ema:
+            update = get_ema_multi_avg_fn(ema_decay_at(step, config))
+            update(self.ema, [weight.detach() for weight in self.trainable.values()], None)
+        self.step += 1
+        self.result.history.append(row)
+        before = row["loss"] if math.isnan(self.running_loss) else self.running_loss
+        self.running_loss = 0.98 * before + 0.02 * row["loss"]
+        return row
+
+    def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """These rows of every array, on the device."""
+        parts = {}
+        for name, array in self.data.items():
+            if isinstance(array, Tensor):
+                part = array[torch.from_numpy(rows).to(array.device)]
+            else:
+                part = torch.from_numpy(array[rows])  # reads only these rows of a memory map
+            parts[name] = part.to(self.device)
+        return parts
+
+    def validate(self) -> dict[str, Any]:
+        """Look at the (averaged) weights; returns the row of the history."""
+        torch.manual_seed(random_seed(VALIDATION, self.config.seed, self.step))
+        self.model.eval()
+        try:
+            self.put_ema_into_model(True)
+            with torch.no_grad():
+                values = {name: float(value) for name, value in self.validate_fn(self.model).items()}
+            if self.monitor not in values:
+                raise KeyError(f"validate_fn returned {sorted(values)} and not {self.monitor!r}; set monitor")
+            row = {"step": self.step, "split": "val", **values}
+            self.remember(row)
+        finally:
+            self.put_ema_into_model(False)
+            self.model.train()
+        return row
+
+    @interrupts_wait()
+    def remember(self, row: dict[str, Any]) -> None:
+        """Add a validation to the history, and keep the weights if they are the best so far."""
+        self.result.history.append(row)
+        if row[self.monitor] < self.result.best_value:
+            self.result.best_step, self.result.best_value = self.step, row[self.monitor]
+            self.best_weights = {name: w.detach().to("cpu", copy=True) for name, w in self.weights().items()}
+
+    @interrupts_wait()
+    def put_ema_into_model(self, wanted: bool) -> None:
+        """Exchange the trained and the averaged weights, if they are not yet where they are wanted."""
+        if self.ema and wanted != self.ema_is_in_model:
+            for weight, average in zip(self.trainable.values(), self.ema, strict=True):
+                weight.data, average.data = average.data, weight.data
+            self.ema_is_in_model = wanted
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that training may change: trainable parameters, and buffers such as running means."""
+        return {**self.trainable, **dict(self.model.named_buffers())}
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, tensor in self.weights().items():
+                tensor.copy_(weights[name])
+
+    def identity(self) -> dict[str, str]:
+        """What must agree between a run and its checkpoint."""
+        groups = self.adamw.param_groups
+        scales = {id(weight): group["learning_rate_scale"] for group in groups for weight in group["params"]}
+        learns = {name: f"{tuple(w.shape)} at rate x {scales[id(w)]}" for name, w in self.trainable.items()}
+        return {
+            **{f"TrainingConfig.{name}": repr(value) for name, value in asdict(self.config).items()},
+            "monitor": repr(self.monitor),
+            **{f"data['{name}']": str(tuple(array.shape)) for name, array in self.data.items()},
+            **{f"parameter {name}": words for name, words in learns.items()},
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint, if there is a folder for it."""
+        self.put_ema_into_model(False)
+        if self.checkpoint is None or not self.is_main:
+            return
+        scaler = self.accelerator.scaler
+        state = {
+            "step": self.step,
+            "weights": {name: weight.detach() for name, weight in self.weights().items()},
+            "optimizer": self.adamw.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+            "ema": self.ema,
+            "best_weights": self.best_weights,
+            "result": vars(self.result),
+        }
+        write_checkpoint(state, self.checkpoint, self.identity())
+
+    def load(self) -> int:
+        """Go on from the checkpoint, if there is one; returns the step to go on from."""
+        state = read_checkpoint(self.checkpoint, self.identity()) if self.checkpoint else None
+        if state is None:
+            return 0
+        self.set_weights(state["weights"])
+        self.adamw.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        for average, saved in zip(self.ema, state["ema"], strict=True):
+            average.copy_(saved)
+        self.step, self.best_weights = state["step"], state["best_weights"]
+        self.result = TrainingResult(**state["result"])
+        return self.step
+
+    def load_result(self, select: str) -> None:
+        """Leave the weights in the model that the caller asked for."""
+        if select == "best" and self.best_weights is not None:
+            self.set_weights(self.best_weights)
+        else:
+            self.put_ema_into_model(True)
+
+
+def _accelerator(config: TrainingConfig, device: str | torch.device | None) -> Accelerator:
+    """A fresh accelerator: accelerate itself keeps the precision and device of the first one in a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with patch_environment(**({} if device is None else {"ACCELERATE_TORCH_DEVICE": str(device)})):
+        accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulate),
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("mixed_precision='fp16' needs a GPU and this run is on the CPU; use 'bf16' or 'no'")
+    return accelerator
+
+
+def _count_rows(data: Mapping[str, Tensor | np.ndarray], batch_size: int, num_processes: int) -> int:
+    """Rows that every array has."""
+    lengths = {name: len(array) for name, array in data.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"data must be arrays of equally many rows, at least one array; got {lengths}")
+    num_rows = next(iter(lengths.values()))
+    if batch_size > num_rows:
+        raise ValueError(f"batch_size is {batch_size}, the data have {num_rows} rows; lower batch_size")
+    if batch_size % num_processes:
+        raise ValueError(f"batch_size {batch_size} does not split among {num_processes} processes")
+    return num_rows
+
+
+def _parameter_groups(
+    trainable: Mapping[str, nn.Parameter], groups: Sequence[Mapping[str, Any]] | None, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Each group in two halves: matrices, which decay, and biases and norms, which do not."""
+    if not trainable:
+        raise ValueError("0 parameters require gradients; unfreeze some: parameter.requires_grad_(True)")
+    names = {id(weight): name for name, weight in trainable.items()}
+    split, seen = [], set()
+    for group in groups if groups is not None else [{"params": list(trainable.values())}]:
+        weights = [weight for weight in group["params"] if weight.requires_grad]
+        for weight in weights:
+            if id(weight) not in names or id(weight) in seen:
+                problem = "occurs twice" if id(weight) in seen else "is not part of the model"
+                raise ValueError(f"parameter_groups: {names.get(id(weight), tuple(weight.shape))} {problem}")
+            seen.add(id(weight))
+        for decay, half in (
+            (weight_decay, [w for w in weights if w.ndim >= 2]),
+            (0.0, [w for w in weights if w.ndim < 2]),
+        ):
+            if half:
+                scale = group.get("learning_rate_scale", 1.0)
+                split.append({"params": half, "weight_decay": decay, "learning_rate_scale": scale})
+    missing = [name for key, name in names.items() if key not in seen]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} trainable parameters are in no parameter group ({', '.join(missing[:5])}, ...); "
+            "add them to one, or freeze them: parameter.requires_grad_(False)"
+        )
+    return split
