@@ -117,9 +117,7 @@ def interrupts_wait() -> Iterator[None]:
 class HistoryFile:
     """The history as a file: history.csv with one number a line, or TensorBoard events."""
 
-    def __init__(
-        self, out_dir: str | os.PathLike[str] | None, kind: str, history: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def __init__(self, out_dir: str | os.PathLike[str] | None, kind: str, history: Sequence[Mapping[str, Any]]) -> None:
         self.file, self.board = None, None
         if out_dir is None or kind == "none":
             return
@@ -132,9 +130,7 @@ class HistoryFile:
             return
         self.file = (out_dir / "history.csv").open("w", newline="", encoding="utf-8")
         self.file.write("step,split,term,value\n")
-        for (
-            row
-        ) in history:  # written anew: a killed run may have logged steps that its checkpoint does not know
+        for row in history:  # written anew: a killed run may have logged steps that its checkpoint does not know
             self.write(row)
 
     def write(self, row: Mapping[str, Any]) -> None:

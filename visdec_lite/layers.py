@@ -20,9 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False
-) -> tuple[Tensor, Tensor | None]:
+def attend(query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
     """Scaled dot-product attention, softmax(q k^T / sqrt(d)) v, for every head.
 
     Args:

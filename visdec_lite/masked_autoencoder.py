@@ -65,9 +65,7 @@ class MaskedAutoencoderConfig:
                 f"pad first: preprocessing.pad_voxels(voxels, multiple={self.patch_size})"
             )
         if not 0 <= self.voxel_dropout < 1:
-            raise ValueError(
-                f"voxel_dropout={self.voxel_dropout} is a share of voxels: choose 0 (off) to below 1"
-            )
+            raise ValueError(f"voxel_dropout={self.voxel_dropout} is a share of voxels: choose 0 (off) to below 1")
 
     @property
     def num_patches(self) -> int:

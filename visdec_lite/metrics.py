@@ -122,9 +122,7 @@ def score_matrix(reconstructions: np.ndarray, truth: np.ndarray, measure: Measur
     return rearrange(scores, "1 (n s) t -> n s t", n=len(truth))
 
 
-def pairwise_identification(
-    reconstructions: np.ndarray, truth: np.ndarray, measure: Measure = "pcc"
-) -> np.ndarray:
+def pairwise_identification(reconstructions: np.ndarray, truth: np.ndarray, measure: Measure = "pcc") -> np.ndarray:
     """Share of the n-1 other true images that are further from a reconstruction than its own true image.
 
     Ties count half. Rows of `truth` that show the same picture tie too: average repeats first.

@@ -87,9 +87,7 @@ def unpatchify_image(patches: Tensor, patch_size: int, channels: int = 3) -> Ten
             f"{number} patches of {values} values do not form a square image; expected for example {side**2} "
             f"patches of {channels} * {patch_size} * {patch_size} = {channels * patch_size**2} values"
         )
-    return rearrange(
-        patches, "b (row col) (p q c) -> b c (row p) (col q)", row=side, p=patch_size, q=patch_size
-    )
+    return rearrange(patches, "b (row col) (p q c) -> b c (row p) (col q)", row=side, p=patch_size, q=patch_size)
 
 
 def sincos_positions_1d(length: int, dim: int) -> Tensor:
@@ -196,9 +194,7 @@ def keep_patches(patches: Tensor, mask: Tensor) -> Tensor:
         ValueError: patches and mask do not match.
     """
     if mask.shape != patches.shape[:2]:
-        raise ValueError(
-            f"a mask of {tuple(mask.shape)} does not fit {tuple(patches.shape[:2])} (rows, patches)"
-        )
+        raise ValueError(f"a mask of {tuple(mask.shape)} does not fit {tuple(patches.shape[:2])} (rows, patches)")
     index = repeat(kept_indices(mask), "b k -> b k d", d=patches.shape[-1])
     return patches.gather(1, index)
 

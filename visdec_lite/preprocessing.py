@@ -114,9 +114,7 @@ def zscore_runs(voxels: np.ndarray, run: np.ndarray) -> np.ndarray:
     return out
 
 
-def pad_voxels(
-    voxels: np.ndarray, multiple: int, mode: Literal["wrap", "zero"] = "wrap"
-) -> tuple[np.ndarray, int]:
+def pad_voxels(voxels: np.ndarray, multiple: int, mode: Literal["wrap", "zero"] = "wrap") -> tuple[np.ndarray, int]:
     """Lengthen each scan to the next multiple of the patch size.
 
     Args:
@@ -167,8 +165,7 @@ def select_rois(voxels: np.ndarray, rois: Mapping[str, np.ndarray], names: Seque
     mask = roi_mask(rois, names)
     if mask.shape != voxels.shape[1:]:
         raise ValueError(
-            f"ROI masks cover {mask.size} voxels, the scans have {voxels.shape[1]}; "
-            "select regions before padding"
+            f"ROI masks cover {mask.size} voxels, the scans have {voxels.shape[1]}; select regions before padding"
         )
     return voxels[:, mask]
 
@@ -220,13 +217,15 @@ def as_uint8_rgb(images: np.ndarray, value_range: tuple[float, float]) -> np.nda
     return np.repeat(scaled, 3, axis=3) if images.shape[3] == 1 else scaled
 
 
-def to_model_range(images: np.ndarray) -> Tensor:
+def to_model_range(images: np.ndarray | Tensor) -> Tensor:
     """Images at rest, uint8 (n, height, width, 3), as float32 in [-1, 1], shape (n, 3, height, width)."""
     import torch
     from einops import rearrange
 
-    _expect_rgb(images)
-    return rearrange(torch.tensor(images), "n h w c -> n c h w").contiguous().float() / 127.5 - 1.0
+    if isinstance(images, np.ndarray):
+        _expect_rgb(images)
+        images = torch.tensor(images)
+    return rearrange(images, "n h w c -> n c h w").contiguous().float() / 127.5 - 1.0
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
@@ -278,9 +277,7 @@ def pad_images(images: np.ndarray, size: int, value: int = 0) -> np.ndarray:
     _expect_rgb(images)
     height, width = images.shape[1:3]
     if max(height, width) > size:
-        raise ValueError(
-            f"images are {height} x {width}, larger than the {size} to pad to; first: resize_images"
-        )
+        raise ValueError(f"images are {height} x {width}, larger than the {size} to pad to; first: resize_images")
     if not 0 <= value <= 255:
         raise ValueError(f"border value is {value}, expected a grey level from 0 to 255")
     top, left = (size - height) // 2, (size - width) // 2

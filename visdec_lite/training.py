@@ -299,9 +299,7 @@ class _Run:
             sums = sums + torch.stack([term.detach().float() for term in terms.values()])
         norm = accelerator.clip_grad_norm_(list(self.trainable.values()), config.gradient_clip)
         means = accelerator.reduce(sums / config.accumulate, reduction="mean")
-        *means, norm = torch.cat(
-            [means, norm.detach().float().reshape(1)]
-        ).tolist()  # waits for the device once
+        *means, norm = torch.cat([means, norm.detach().float().reshape(1)]).tolist()  # waits for the device once
         values = dict(zip(terms, means, strict=True))
         if not math.isfinite(values["loss"]) or not (math.isfinite(norm) or accelerator.scaler):
             raise FloatingPointError(

@@ -57,9 +57,7 @@ class RidgeDecoder:
     def __init__(self, config: RidgeConfig | None = None) -> None:
         self.config = config or RidgeConfig()
 
-    def fit(
-        self, voxels: np.ndarray, targets: np.ndarray, voxels_val: np.ndarray, targets_val: np.ndarray
-    ) -> Self:
+    def fit(self, voxels: np.ndarray, targets: np.ndarray, voxels_val: np.ndarray, targets_val: np.ndarray) -> Self:
         """Fit on train, choose alpha on validation; a best alpha at the edge of the grid logs a warning.
 
         Args:
@@ -71,9 +69,7 @@ class RidgeDecoder:
         x_val, y_val = _check_pair(voxels_val, targets_val, "validation")
         for what, train, val in (("voxels", x, x_val), ("targets", y, y_val)):
             if train.shape[1] != val.shape[1]:
-                raise ValueError(
-                    f"train {train.shape[1]} {what}; validation {val.shape[1]}; expected the same"
-                )
+                raise ValueError(f"train {train.shape[1]} {what}; validation {val.shape[1]}; expected the same")
         path = _RidgePath(x, y)
         self.validation_curve_ = np.array(
             [np.mean((prediction - y_val) ** 2) for prediction in path.predictions(x_val, self.config.alphas)]

@@ -62,7 +62,7 @@ class Scenes:
 def draw_scenes(labels: np.ndarray, rng: np.random.Generator) -> Scenes:
     """A random scene for each label (0..49): place, size, slant and background are drawn from `rng`."""
     labels = np.asarray(labels, dtype=np.int64)
-    if len(labels) and not (0 <= labels.min() and labels.max() < NUM_CATEGORIES):
+    if len(labels) and (labels.min() < 0 or labels.max() >= NUM_CATEGORIES):
         raise ValueError(f"labels span {labels.min()}..{labels.max()}, expected 0..{NUM_CATEGORIES - 1}")
     n = len(labels)
     return Scenes(
@@ -175,10 +175,10 @@ _POLYGONS = _polygons()
 
 def _textures(seeds: np.ndarray, size: int) -> np.ndarray:
     """1/f textures with a tint, float in [0, 1], shape (n, size, size, 3)."""
-    cutoff = 5  # cycles an image: soft textures, as in an out-of-focus background
+    cutoff = 3  # cycles an image: soft, like a background out of focus
     frequency = np.arange(-cutoff, cutoff + 1)
     radius = np.hypot(frequency[:, None], frequency[None, :])
-    amplitude = np.where((radius > 0) & (radius <= cutoff), 1 / np.maximum(radius, 1) ** 1.3, 0.0)
+    amplitude = np.where((radius > 0) & (radius <= cutoff), 1 / np.maximum(radius, 1) ** 1.2, 0.0)
     axis = np.arange(size) / size
     wave = np.exp(2j * np.pi * axis[:, None] * frequency[None, :])  # (size, frequencies)
     noise = np.empty((len(seeds), 3, len(frequency), len(frequency)), dtype=np.complex64)
@@ -189,7 +189,7 @@ def _textures(seeds: np.ndarray, size: int) -> np.ndarray:
         noise[row] = drawn[0] + 1j * drawn[1]
         tint[row] = rng.uniform(0.32, 0.58) + rng.uniform(-0.07, 0.07, 3)
     # Channels share most of their texture: natural backgrounds vary more in lightness than in hue.
-    noise = 0.8 * noise.mean(1, keepdims=True) * np.sqrt(3) + 0.45 * noise
+    noise = 0.9 * noise.mean(1, keepdims=True) * np.sqrt(3) + 0.3 * noise
     field = np.einsum("xf,ncfg,yg->nxyc", wave, noise * amplitude, wave, optimize=True).real
-    field *= 0.07 / np.sqrt((amplitude**2).sum())  # root-mean-square contrast
+    field *= 0.065 / np.sqrt((amplitude**2).sum())  # root-mean-square contrast
     return np.clip(tint[:, None, None, :] + field, 0, 1)

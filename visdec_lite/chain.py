@@ -1,0 +1,270 @@
+"""The whole chain for one data set: which stage gets which data, and where its result is kept.
+
+In: a data set and a preset. Out: trained parts, kept as one safetensors file a stage:
+
+    world/   diffusion, classifier, image_autoencoder    pictures and labels only, before any brain
+    brain/   pretrained, fused, finetuned                one subject's fMRI, phase after phase
+
+Each stage starts from the file of the one before it, so a late student can join anywhere, and a stage whose
+file is there is not trained again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from visdec_lite import stages
+from visdec_lite.checkpoints import load_weights, save_weights
+from visdec_lite.classifier import CategoryClassifier
+from visdec_lite.conditioning import FMRIConditioner
+from visdec_lite.datasets import BrainDataset, digits69, simulated
+from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
+from visdec_lite.latent_diffusion import LatentDiffusion
+from visdec_lite.masked_autoencoder import MaskedAutoencoder
+from visdec_lite.pipeline import FMRIToImagePipeline
+from visdec_lite.preprocessing import pad_voxels
+from visdec_lite.presets import Preset
+from visdec_lite.stages import ConditionedDiffusion
+from visdec_lite.training import TrainingConfig, TrainingResult
+
+logger = logging.getLogger(__name__)
+
+PICTURES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "simulated": simulated.labelled_pictures,
+    "digits69": digits69.labelled_pictures,
+}
+BRAIN_STAGES = ("pretrain", "fuse", "finetune")
+
+
+def shipped(dataset: str) -> Path:
+    """Folder of the weights that come with the package for a data set's kind of pictures."""
+    return Path(str(files("visdec_lite"))) / "assets" / dataset
+
+
+@dataclass
+class Run:
+    """Where a chain keeps its files, and what its stages took.
+
+    Attributes:
+        folder: checkpoints and weights; None keeps nothing.
+        seconds: stage -> wall-clock seconds.
+        histories: stage -> rows of `TrainingResult.history`.
+        half: keep weights as float16.
+        options: handed to `training.fit` (device, progress).
+    """
+
+    folder: Path | None = None
+    half: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def stage(
+        self,
+        name: str,
+        model: nn.Module,
+        config: dict[str, Any],
+        train: Callable[..., TrainingResult],
+        training: TrainingConfig,
+        *,
+        only: Callable[[str], bool] | None = None,
+    ) -> None:
+        """Train `model`, or load what an earlier run left."""
+        started = time.perf_counter()
+        result = train(out_dir=self.folder and self.folder / "stages" / name, description=name, **self.options)
+        self.seconds[name] = result.seconds or time.perf_counter() - started
+        self.histories[name] = result.history
+        if self.folder:
+            card = {
+                "steps": training.steps, "batch_size": training.batch_size, "seed": training.seed,
+                "seconds": round(result.seconds, 1), "best_step": result.best_step, "best_value": result.best_value,
+            }  # fmt: skip
+            path = self.folder / f"{name}.safetensors"
+            save_weights(path, model, name, config, only=only, half=self.half, card=card)
+
+
+@dataclass
+class World:
+    """What is known of pictures before any brain is measured."""
+
+    diffusion: LatentDiffusion  # first stage and label-to-image prior
+    classifier: CategoryClassifier  # the referee
+    image_autoencoder: ImageMaskedAutoencoder  # E_I, D_I of phase 2
+
+    def parts(self) -> dict[str, tuple[nn.Module, dict[str, Any]]]:
+        """File name -> part and the config it depends on."""
+        return {name: (part, asdict(part.config)) for name, part in vars(self).items()}
+
+
+def seeded(seed: int, build: Callable[[], nn.Module]) -> Any:
+    """A module with the random start of `seed`; the caller's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build()
+
+
+def new_world(preset: Preset, seed: int) -> World:
+    """Untrained parts."""
+    return World(
+        diffusion=seeded(seed, lambda: LatentDiffusion(preset.diffusion)),
+        classifier=seeded(seed + 1, lambda: CategoryClassifier(preset.classifier)),
+        image_autoencoder=seeded(seed + 2, lambda: ImageMaskedAutoencoder(preset.image_autoencoder)),
+    )
+
+
+def train_world(dataset: str, preset: Preset, seed: int, run: Run) -> World:
+    """First stage, prior, referee and image autoencoder, from pictures of a data set's world.
+
+    Args:
+        dataset: "simulated" (rendered scenes) or "digits69" (handwritten digits, without its stimuli).
+    """
+    world, size = new_world(preset, seed), preset.diffusion.image_size
+    images, labels = PICTURES[dataset](preset.prior_pictures, seed=seed, image_size=size)
+    images_val, labels_val = PICTURES[dataset](max(200, preset.prior_pictures // 20), seed=seed + 1, image_size=size)
+    classifier = world.classifier
+    run.stage("classifier", classifier, asdict(classifier.config), lambda **o: stages.train_classifier(
+        classifier, images, labels, images_val, labels_val, preset.refereeing, **o), preset.refereeing)  # fmt: skip
+    eye = world.image_autoencoder
+    run.stage("image_autoencoder", eye, asdict(eye.config), lambda **o: stages.pretrain_images(
+        eye, images, images_val, preset.image_pretraining, **o), preset.image_pretraining)  # fmt: skip
+    diffusion = world.diffusion
+    run.stage("first_stage", diffusion, asdict(diffusion.config), lambda **o: stages.train_first_stage(
+        diffusion, images, images_val, preset.first_stage, **o), preset.first_stage)  # fmt: skip
+    run.stage("diffusion", diffusion, asdict(diffusion.config), lambda **o: stages.train_prior(
+        diffusion, images, labels, images_val, labels_val, preset.prior, **o), preset.prior)  # fmt: skip
+    return world
+
+
+def load_world(folder: Path, preset: Preset) -> World:
+    """Trained parts from a folder of `train_world`, or a shipped one."""
+    world = new_world(preset, seed=0)
+    for name, (part, config) in world.parts().items():
+        load_weights(folder / f"{name}.safetensors", part, name, config)
+        part.eval()
+    return world
+
+
+# --- one subject's brain ---
+
+
+def ready_for(dataset: BrainDataset, preset: Preset) -> BrainDataset:
+    """The data set with voxels padded to whole patches (said in the log) and images checked.
+
+    Raises:
+        ValueError: the images have another size than the preset paints.
+    """
+    if dataset.image_size != preset.diffusion.image_size:
+        raise ValueError(
+            f"{dataset.name} has images of {dataset.image_size} pixels, preset {preset.name!r} paints "
+            f"{preset.diffusion.image_size}; load the data at that size, or override diffusion.image_size"
+        )
+    multiple = preset.autoencoder.patch_size
+    padding = -dataset.num_voxels % multiple
+    if not padding:
+        return dataset
+    logger.info("padding %d voxels by %d to fill the last patch of %d", dataset.num_voxels, padding, multiple)
+    splits = {n: replace(s, voxels=pad_voxels(s.voxels, multiple)[0]) for n, s in dataset.splits.items()}
+    rois = {name: np.pad(mask, (0, padding)) for name, mask in dataset.rois.items()}
+    return replace(dataset, splits=splits, rois=rois)
+
+
+@dataclass
+class Brain:
+    """The trained parts of one subject, and the pipeline made of them."""
+
+    autoencoder: MaskedAutoencoder
+    fusion: CrossModalFusion
+    conditioned: ConditionedDiffusion
+
+    def pipeline(self, preset: Preset) -> FMRIToImagePipeline:
+        return FMRIToImagePipeline.from_parts(
+            self.conditioned.conditioner, self.conditioned.diffusion, preset.sampling.sampler
+        )
+
+
+def new_brain(preset: Preset, num_voxels: int, world: World, seed: int) -> Brain:
+    """Untrained parts on a trained world (whose diffusion model and image autoencoder are taken, not copied)."""
+    config = preset.with_voxels(num_voxels)
+    autoencoder = seeded(seed, lambda: MaskedAutoencoder(config))
+    fusion = seeded(seed + 1, lambda: CrossModalFusion(autoencoder, world.image_autoencoder, preset.fusion))
+    diffusion = preset.diffusion
+    conditioner = seeded(seed + 2, lambda: FMRIConditioner(
+        asdict(config), preset.context_tokens, diffusion.context_dim, diffusion.time_dim))  # fmt: skip
+    return Brain(autoencoder, fusion, ConditionedDiffusion(conditioner, world.diffusion))
+
+
+def train_brain(
+    dataset: BrainDataset,
+    world: World,
+    preset: Preset,
+    seed: int,
+    run: Run,
+    *,
+    skip: tuple[str, ...] = (),
+    until: str = "finetune",
+) -> Brain:
+    """Phase 1, phase 2 and fine-tuning.
+
+    Args:
+        dataset: of `ready_for`.
+        skip: stages left out ("pretrain", "fuse"): what is each of them worth?
+        until: the last stage to train.
+    """
+    brain = new_brain(preset, dataset.num_voxels, world, seed)
+    train, val = dataset["train"], dataset["val"]
+    configs = brain_configs(brain, preset)
+    wanted = BRAIN_STAGES[: BRAIN_STAGES.index(until) + 1]
+    if "pretrain" in wanted and "pretrain" not in skip:
+        pool = dataset.splits.get("pretrain", train).voxels
+        run.stage("pretrained", brain.autoencoder, configs["pretrained"], lambda **o: stages.pretrain(
+            brain.autoencoder, pool, val.voxels, preset.pretraining, **o), preset.pretraining)  # fmt: skip
+    if "fuse" in wanted and "fuse" not in skip:
+        run.stage("fused", brain.fusion, configs["fused"], lambda **o: stages.fuse(
+            brain.fusion, train.voxels, train.images, val.voxels, val.images, preset.fusing, **o),
+            preset.fusing)  # fmt: skip
+    if "finetune" in wanted:
+        conditioned = brain.conditioned
+        conditioned.conditioner.encoder.load_state_dict(brain.autoencoder.encoder.state_dict())
+        run.stage("finetuned", conditioned, configs["finetuned"], lambda **o: stages.finetune(
+            conditioned, train.voxels, train.images, val.voxels, val.images, preset.finetuning, preset.tuning, **o),
+            preset.finetuning, only=finetuned_names(conditioned))  # fmt: skip
+    return brain
+
+
+def brain_configs(brain: Brain, preset: Preset) -> dict[str, dict[str, Any]]:
+    """What a reader of each stage's weights must agree on."""
+    autoencoder, diffusion = asdict(brain.autoencoder.config), asdict(preset.diffusion)
+    return {
+        "pretrained": autoencoder,
+        "fused": {**autoencoder, **{f"fusion.{k}": v for k, v in asdict(preset.fusion).items()},
+                  **{f"image.{k}": v for k, v in asdict(preset.image_autoencoder).items()}},
+        "finetuned": {**autoencoder, "context_tokens": preset.context_tokens,
+                      **{f"diffusion.{k}": v for k, v in diffusion.items()}},
+    }  # fmt: skip
+
+
+def finetuned_names(conditioned: ConditionedDiffusion) -> Callable[[str], bool]:
+    """Which weights fine-tuning changes: phi, the cross-attentions and their norms."""
+    learnt = {name for name, parameter in conditioned.named_parameters() if parameter.requires_grad}
+    return lambda name: name in learnt or name.startswith("conditioner.")
+
+
+def load_brain(folder: Path, dataset: BrainDataset, world: World, preset: Preset) -> Brain:
+    """Trained parts from a folder of `train_brain`, or a shipped one."""
+    brain = new_brain(preset, dataset.num_voxels, world, seed=0)
+    configs, conditioned = brain_configs(brain, preset), brain.conditioned
+    load_weights(folder / "pretrained.safetensors", brain.autoencoder, "pretrained", configs["pretrained"])
+    load_weights(folder / "fused.safetensors", brain.fusion, "fused", configs["fused"])
+    only = finetuned_names(conditioned)
+    load_weights(folder / "finetuned.safetensors", conditioned, "finetuned", configs["finetuned"], only=only)
+    return brain

@@ -1,0 +1,56 @@
+"""A small classifier of pictures: the referee of n-way top-k accuracy.
+
+In: pictures. Out: a probability for each category. It never sees fMRI and is trained on rendered pictures
+only, so it judges every method alike. At paper scale its place is taken by an ImageNet ViT-H/14.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from visdec_lite.preprocessing import to_model_range
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    num_classes: int  # categories told apart
+    image_size: int = 32  # pixels a side
+    width: int = 32  # channels of the first layer; doubled at each halving of the picture
+
+
+class CategoryClassifier(nn.Module):
+    """Three halvings by convolution, then two dense layers."""
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [3, config.width, 2 * config.width, 4 * config.width]
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+            layers += [nn.Conv2d(after, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+        self.features = nn.Sequential(*layers)
+        side = -(-config.image_size // 8)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * side * side, 256), nn.SiLU())
+        self.logits = nn.Linear(256, config.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (b, 3, h, w) in [-1, 1] -> logits (b, num_classes)."""
+        expected = (3, self.config.image_size, self.config.image_size)
+        if images.shape[1:] != expected:
+            raise ValueError(f"images have shape {tuple(images.shape)}, expected (batch, {expected})")
+        return self.logits(self.head(self.features(images)))
+
+    @torch.no_grad()
+    def classify(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """uint8 images (n, h, w, 3) -> probabilities (n, num_classes), float64."""
+        device = next(self.parameters()).device
+        parts = [
+            self(to_model_range(images[start : start + batch_size]).to(device)).double().softmax(-1).cpu().numpy()
+            for start in range(0, len(images), batch_size)
+        ]
+        return np.concatenate(parts)

@@ -1,0 +1,66 @@
+"""phi: from a scan to what steers the diffusion model.
+
+In: voxels. Out: context tokens for every cross-attention of the UNet, and one vector added to its time
+embedding. The fMRI encoder of phases 1 and 2 reads all patches (no mask, no CLS); a mapper turns its P tokens
+into the few and narrower ones the UNet listens to; a small head condenses those into the time condition.
+
+Source: Sun et al., NeurIPS 2023, section 3.3; time-step conditioning as in Chen et al. (MinD-Vis), CVPR 2023.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from visdec_lite.masked_autoencoder import FMRIEncoder, MaskedAutoencoderConfig
+
+
+class FMRIConditioner(ModelMixin, ConfigMixin):
+    """Encoder, mapper and time head; a diffusers model, so that it is saved and loaded with the pipeline.
+
+    Args:
+        encoder: fields of the MaskedAutoencoderConfig whose encoder is used.
+        context_tokens: tokens handed to the UNet; 77 in the paper, a habit of text models.
+        context_dim: their width.
+        time_dim: width of the UNet's time embedding.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, encoder: dict, context_tokens: int = 77, context_dim: int = 512, time_dim: int = 768) -> None:
+        super().__init__()
+        self.encoder = FMRIEncoder(MaskedAutoencoderConfig(**encoder))
+        patches, dim = self.encoder.config.num_patches, self.encoder.config.embed_dim
+        self.token_mapper = nn.Sequential(
+            nn.Conv1d(patches, patches // 2, kernel_size=1),
+            nn.Conv1d(patches // 2, context_tokens, kernel_size=1),
+        )
+        self.to_context = nn.Linear(dim, context_dim)
+        self.time_mapper = nn.Sequential(
+            nn.Conv1d(context_tokens, context_tokens // 2, kernel_size=1),
+            nn.Conv1d(context_tokens // 2, 1, kernel_size=1),
+        )
+        self.to_time = nn.Linear(context_dim, time_dim)
+        self.null_context = nn.Parameter(torch.zeros(1, context_tokens, context_dim))
+
+    def forward(self, voxels: Tensor) -> tuple[Tensor, Tensor]:
+        """Voxels (b, num_voxels) -> context (b, context_tokens, context_dim), time condition (b, time_dim)."""
+        context = self.to_context(self.token_mapper(self.encoder.tokens(voxels)))
+        return context, self.time_condition(context)
+
+    def time_condition(self, context: Tensor) -> Tensor:
+        """The head: condense the tokens to one, then to the width of the time embedding."""
+        return self.to_time(self.time_mapper(context)[:, 0])
+
+    def null(self, batch: int) -> tuple[Tensor, Tensor]:
+        """The condition that says "no scan": a learnt context, for classifier-free guidance."""
+        context = self.null_context.expand(batch, -1, -1)
+        return context, self.time_condition(context)
+
+    def dropped(self, context: Tensor, drop: Tensor) -> tuple[Tensor, Tensor]:
+        """Condition in which the rows of bool `drop` (b,) say "no scan"."""
+        context = torch.where(drop[:, None, None], self.null_context, context)
+        return context, self.time_condition(context)

@@ -1,0 +1,305 @@
+"""The latent diffusion model (LDM): from noise to a picture, told what to paint.
+
+In: images in [-1, 1] and a condition. Out: predicted noise, or images. Three frozen or trained parts:
+
+* `vq`, a VQGAN's autoencoder: picture u -> latents x_0 = E_VQ(u), a fourth of the width and height;
+* `unet`, which predicts the noise in x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) epsilon;
+* `label_embedding`, the condition of the pre-trained label-to-image prior: one context token a class.
+
+A condition enters the UNet twice (Sun et al., 2023, section 3.3): as key and value of every cross-attention
+(`context`), and added to the time embedding (`time_condition`, diffusers' `class_embed_type="identity"`).
+The prior is trained on labels; fine-tuning to fMRI then touches the cross-attention and its norms only.
+LDM: Rombach et al., CVPR 2022; classifier-free guidance: Ho and Salimans, 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+    UNet2DConditionModel,
+    VQModel,
+)
+from torch import Tensor, nn
+
+SAMPLERS = ("ddim", "pndm", "dpm++")
+
+
+@dataclass(frozen=True)
+class LatentDiffusionConfig:
+    """Defaults are CompVis cin256-v2, the paper's label-to-image model."""
+
+    image_size: int = 256  # pixels a side
+    num_classes: int = 1000  # labels of the prior; one more embedding stands for "no label"
+    latent_channels: int = 3
+    codebook_size: int = 8192  # vectors of the VQ codebook
+    vq_channels: tuple[int, ...] = (128, 256, 512)  # three levels: a latent pixel is 4 x 4 image pixels
+    vq_layers: int = 2  # residual blocks a level
+    unet_channels: tuple[int, ...] = (192, 384, 576, 960)
+    unet_attention: tuple[bool, ...] = (False, True, True, True)  # levels with cross-attention
+    unet_layers: int = 2  # residual blocks a level
+    attention_heads: int = 1
+    context_dim: int = 512  # width of a context token
+    norm_groups: int = 32  # must divide every width above
+    beta_start: float = 0.0015  # noise variance of the first step ...
+    beta_end: float = 0.0195  # ... and of the last; the square roots lie on a line ("scaled linear")
+    num_timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        if len(self.unet_channels) != len(self.unet_attention):
+            raise ValueError(
+                f"unet_channels names {len(self.unet_channels)} levels and unet_attention "
+                f"{len(self.unet_attention)}; give one of each a level"
+            )
+        divisor = self.downsampling * 2 ** (len(self.unet_channels) - 1)
+        if self.image_size % divisor:
+            raise ValueError(
+                f"image_size {self.image_size} cannot be halved down to the UNet's deepest level; "
+                f"use a multiple of {divisor} or fewer levels"
+            )
+        for width in (*self.vq_channels, *self.unet_channels):
+            if width % self.norm_groups:
+                raise ValueError(f"norm_groups {self.norm_groups} does not divide the width {width}")
+
+    @property
+    def downsampling(self) -> int:
+        """Image pixels along the side of one latent pixel."""
+        return 2 ** (len(self.vq_channels) - 1)
+
+    @property
+    def latent_size(self) -> int:
+        return self.image_size // self.downsampling
+
+    @property
+    def time_dim(self) -> int:
+        """Width of the UNet's time embedding, and so of a time condition."""
+        return 4 * self.unet_channels[0]
+
+
+class LatentDiffusion(nn.Module):
+    """VQ autoencoder, conditioned UNet and label embedding."""
+
+    def __init__(self, config: LatentDiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vq = VQModel(
+            down_block_types=("DownEncoderBlock2D",) * len(config.vq_channels),
+            up_block_types=("UpDecoderBlock2D",) * len(config.vq_channels),
+            block_out_channels=config.vq_channels,
+            layers_per_block=config.vq_layers,
+            latent_channels=config.latent_channels,
+            num_vq_embeddings=config.codebook_size,
+            vq_embed_dim=config.latent_channels,
+            norm_num_groups=config.norm_groups,
+            sample_size=config.image_size,
+            scaling_factor=1.0,
+        )
+        attention = config.unet_attention
+        self.unet = UNet2DConditionModel(
+            sample_size=config.latent_size,
+            in_channels=config.latent_channels,
+            out_channels=config.latent_channels,
+            block_out_channels=config.unet_channels,
+            layers_per_block=config.unet_layers,
+            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention),
+            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
+            cross_attention_dim=config.context_dim,
+            attention_head_dim=config.attention_heads,  # diffusers reads this as the number of heads
+            norm_num_groups=config.norm_groups,
+            class_embed_type="identity",
+        )
+        self.label_embedding = nn.Embedding(config.num_classes + 1, config.context_dim)
+        # Latents are divided by their spread before noise is added; a buffer, because it is measured, not
+        # chosen (`measure_latent_scale`). cin256 uses 1.
+        self.register_buffer("latent_scale", torch.ones(()))
+        betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.num_timesteps) ** 2
+        self.register_buffer("alphas_cumprod", torch.cumprod(1 - betas, 0), persistent=False)
+
+    # --- first stage ---
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (b, 3, h, w) in [-1, 1] -> latents (b, c, h / 4, w / 4) of about unit spread."""
+        expected = (3, self.config.image_size, self.config.image_size)
+        if images.shape[1:] != expected:
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}, the first stage takes (batch, {', '.join(map(str, expected))});"
+                f" resize them first: preprocessing.resize_images(images, {self.config.image_size})"
+            )
+        return self.vq.encode(images).latents / self.latent_scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents -> images (b, 3, h, w) in [-1, 1]: nearest codebook vectors, then the decoder."""
+        return self.vq.decode(latents * self.latent_scale).sample.clamp(-1, 1)
+
+    @torch.no_grad()
+    def measure_latent_scale(self, images: Tensor) -> None:
+        """Set `latent_scale` to the standard deviation of the latents of `images`."""
+        self.latent_scale.fill_(self.vq.encode(images).latents.std())
+
+    # --- diffusion ---
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) epsilon, for one timestep (0 = least noise) a row."""
+        abar = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        return abar.sqrt() * latents + (1 - abar).sqrt() * noise
+
+    def predict_noise(
+        self, noisy: Tensor, timesteps: Tensor, context: Tensor, time_condition: Tensor | None = None
+    ) -> Tensor:
+        """The UNet: epsilon_theta(x_t, t, condition).
+
+        Args:
+            noisy: x_t, shape (b, c, h, w).
+            timesteps: shape (b,) or (), in [0, num_timesteps).
+            context: condition tokens for every cross-attention, shape (b, tokens, context_dim).
+            time_condition: added to the time embedding, shape (b, time_dim); None adds nothing.
+        """
+        if time_condition is None:
+            time_condition = noisy.new_zeros(len(noisy), self.config.time_dim)
+        return self.unet(noisy, timesteps, context, class_labels=time_condition).sample
+
+    def loss(
+        self,
+        latents: Tensor,
+        context: Tensor,
+        time_condition: Tensor | None,
+        generator: torch.Generator,
+        timestep_bias: float = 0.0,
+    ) -> Tensor:
+        """|| epsilon - epsilon_theta(x_t, t, condition) ||^2, averaged; shape (). Zero prediction scores 1.
+
+        Args:
+            latents: x_0, shape (b, c, h, w).
+            context, time_condition: as in `predict_noise`.
+            generator: on the CPU; draws timesteps and noise.
+            timestep_bias: p(t) grows as t ** timestep_bias. 0 is the paper's uniform draw; 1 dwells on high
+                noise, where the condition is all there is to go by.
+        """
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        uniform = torch.rand(len(latents), generator=generator, dtype=torch.float64)
+        timesteps = (self.config.num_timesteps * uniform ** (1 / (1 + timestep_bias))).long()
+        timesteps = timesteps.clamp(max=self.config.num_timesteps - 1).to(latents.device)
+        noisy = self.add_noise(latents, noise, timesteps)
+        return F.mse_loss(self.predict_noise(noisy, timesteps, context, time_condition), noise)
+
+    def label_context(self, labels: Tensor) -> Tensor:
+        """Labels (b,) -> one context token each, (b, 1, context_dim); label num_classes means none."""
+        return self.label_embedding(labels)[:, None]
+
+    # --- what learns when ---
+
+    def train_prior_only(self) -> None:
+        """Label-to-image training: UNet and label embedding learn, the first stage is frozen."""
+        self.requires_grad_(False)
+        self.unet.requires_grad_(True)
+        self.label_embedding.requires_grad_(True)
+
+    def train_condition_only(self) -> None:
+        """Fine-tuning to fMRI: cross-attentions and their norms learn, everything else is frozen."""
+        self.requires_grad_(False)
+        for parameter in self.condition_parameters():
+            parameter.requires_grad_(True)
+
+    def condition_parameters(self) -> Iterator[nn.Parameter]:
+        """Cross-attentions (diffusers: attn2) and the norms before them (norm2): 27 M of cin256's 401 M."""
+        for name, module in self.unet.named_modules():
+            if name.endswith((".attn2", ".norm2")) and ".transformer_blocks." in name:
+                yield from module.parameters()
+
+
+def make_scheduler(config: LatentDiffusionConfig, sampler: str = "dpm++") -> SchedulerMixin:
+    """The noise schedule with a way to walk it back.
+
+    Args:
+        config: whose betas.
+        sampler: "ddim" (Song et al., 2021), "pndm" (PLMS, as the paper: 250 steps) or "dpm++" (DPM-Solver++ of
+            order 2, Lu et al., 2022; as good in about 20 steps).
+    """
+    schedule = {
+        "num_train_timesteps": config.num_timesteps,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "beta_schedule": "scaled_linear",
+    }
+    if sampler == "ddim":
+        return DDIMScheduler(**schedule, clip_sample=False, timestep_spacing="trailing")
+    if sampler == "pndm":
+        return PNDMScheduler(**schedule, skip_prk_steps=True)
+    if sampler == "dpm++":
+        return DPMSolverMultistepScheduler(**schedule, timestep_spacing="trailing")
+    raise ValueError(f"no sampler is called {sampler!r}; there are {', '.join(SAMPLERS)}")
+
+
+@torch.no_grad()
+def denoise(
+    predict_noise: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+    scheduler: SchedulerMixin,
+    noise: Tensor,
+    condition: tuple[Tensor, Tensor | None],
+    null_condition: tuple[Tensor, Tensor | None],
+    num_inference_steps: int,
+    guidance_scale: float,
+    generator: torch.Generator | None = None,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """From pure noise to latents, shape as `noise`.
+
+    Guidance takes the step from "no condition" to "condition" `guidance_scale` times:
+    epsilon = eps_null + g (eps_cond - eps_null). 1 is no guidance and costs half; 0 ignores the condition.
+
+    Args:
+        predict_noise: `LatentDiffusion.predict_noise`, or the UNet behind another face.
+        noise: standard normal, shape (b, c, h, w).
+        condition: (context, time_condition), a row each sample; null_condition: what says "nothing".
+        num_inference_steps: steps of the walk back, at most the scheduler's training steps.
+        on_step: called after every step with its number and the latents.
+    """
+    scheduler.set_timesteps(num_inference_steps, device=noise.device)
+    latents = noise * scheduler.init_noise_sigma
+    guided = guidance_scale != 1.0
+    context, time_condition = _stack(condition, null_condition) if guided else condition
+    extra = {"generator": generator} if isinstance(scheduler, DDIMScheduler) else {}
+    for number, timestep in enumerate(scheduler.timesteps):
+        noisy = scheduler.scale_model_input(latents, timestep)
+        if guided:
+            both = predict_noise(torch.cat([noisy, noisy]), timestep, context, time_condition)
+            with_condition, without = both.chunk(2)
+            epsilon = without + guidance_scale * (with_condition - without)
+        else:
+            epsilon = predict_noise(noisy, timestep, context, time_condition)
+        latents = scheduler.step(epsilon, timestep, latents, **extra).prev_sample
+        if on_step:
+            on_step(number, latents)
+    return latents
+
+
+def _stack(condition: tuple[Tensor, Tensor | None], null: tuple[Tensor, Tensor | None]) -> tuple:
+    return tuple(None if a is None else torch.cat([a, b.expand_as(a)]) for a, b in zip(condition, null, strict=True))
+
+
+@torch.no_grad()
+def sample_labels(
+    model: LatentDiffusion,
+    labels: Tensor,
+    generator: torch.Generator,
+    num_inference_steps: int = 20,
+    guidance_scale: float = 1.5,
+    sampler: str = "dpm++",
+) -> Tensor:
+    """Pictures of the label-told prior, shape (len(labels), 3, h, w) in [-1, 1]."""
+    side, channels = model.config.latent_size, model.config.latent_channels
+    noise = torch.randn(len(labels), channels, side, side, generator=generator).to(labels.device)
+    told = model.label_context(labels)
+    untold = model.label_context(torch.full_like(labels, model.config.num_classes))
+    scheduler = make_scheduler(model.config, sampler)
+    latents = denoise(model, scheduler, noise, (told, None), (untold, None), num_inference_steps, guidance_scale)
+    return model.decode(latents)

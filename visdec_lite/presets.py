@@ -1,0 +1,229 @@
+"""Three sizes of the same thing: smoke (does it run?), class (a laptop, live), paper (GPUs).
+
+In: a name, and fields to change. Out: a `Preset`, every number of every stage. A field is named by its path:
+
+    preset("class", **{"finetuning.steps": 200, "sampling.guidance_scale": 3.0})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from types import UnionType
+from typing import Any, get_args, get_type_hints
+
+from visdec_lite.classifier import ClassifierConfig
+from visdec_lite.fusion import FusionConfig, ImageAutoencoderConfig
+from visdec_lite.latent_diffusion import LatentDiffusionConfig
+from visdec_lite.masked_autoencoder import MaskedAutoencoderConfig
+from visdec_lite.stages import FinetuneConfig
+from visdec_lite.training import TrainingConfig
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How pictures are drawn and shown."""
+
+    num_samples: int = 5  # pictures a scan
+    num_inference_steps: int = 20  # denoising steps
+    guidance_scale: float = 2.0  # how far to follow the scan; chosen on validation
+    sampler: str = "dpm++"  # ddim | pndm | dpm++
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Every number of the chain. `autoencoder.num_voxels` is replaced by the data set's."""
+
+    name: str
+    autoencoder: MaskedAutoencoderConfig
+    image_autoencoder: ImageAutoencoderConfig
+    fusion: FusionConfig
+    diffusion: LatentDiffusionConfig
+    classifier: ClassifierConfig
+    context_tokens: int  # tokens the UNet is given for a scan
+    prior_pictures: int  # pictures the prior and the referee learn from
+    sampling: SamplingConfig
+    tuning: FinetuneConfig
+    # one TrainingConfig a stage
+    first_stage: TrainingConfig
+    prior: TrainingConfig
+    refereeing: TrainingConfig
+    image_pretraining: TrainingConfig
+    pretraining: TrainingConfig
+    fusing: TrainingConfig
+    finetuning: TrainingConfig
+
+    def with_voxels(self, num_voxels: int) -> MaskedAutoencoderConfig:
+        """The fMRI autoencoder for a data set of so many voxels (a multiple of the patch size)."""
+        return replace(self.autoencoder, num_voxels=num_voxels)
+
+    def with_seed(self, seed: int) -> Preset:
+        """The same numbers, every stage seeded by `seed`."""
+        stages = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{n: replace(c, seed=seed) for n, c in stages.items() if isinstance(c, TrainingConfig)})
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _smoke() -> Preset:
+    def short(steps: int, batch: int = 16, rate: float = 1e-3) -> TrainingConfig:
+        return TrainingConfig(steps=steps, batch_size=batch, learning_rate=rate, ema_decay=0.9)
+
+    small = _class()
+    return replace(
+        small,
+        name="smoke",
+        prior_pictures=500,
+        sampling=replace(small.sampling, num_samples=2, num_inference_steps=5),
+        first_stage=short(30),
+        prior=short(30),
+        refereeing=short(60),
+        image_pretraining=short(15),
+        pretraining=short(15),
+        fusing=short(15),
+        finetuning=short(20),
+    )
+
+
+def _class() -> Preset:
+    return Preset(
+        name="class",
+        autoencoder=MaskedAutoencoderConfig(
+            num_voxels=1600, patch_size=32, embed_dim=128, depth=4, num_heads=4, mlp_ratio=1.0,
+            decoder_embed_dim=64, decoder_depth=2, decoder_num_heads=4,
+        ),
+        image_autoencoder=ImageAutoencoderConfig(
+            image_size=32, patch_size=4, embed_dim=128, depth=3, num_heads=4, mlp_ratio=2.0,
+            decoder_embed_dim=128, decoder_depth=2, decoder_num_heads=4,
+        ),
+        fusion=FusionConfig(image_mask_ratio=0.9, cross_layers=2, cross_heads=4),
+        diffusion=LatentDiffusionConfig(
+            image_size=32, num_classes=50, codebook_size=512, vq_channels=(32, 64, 96), vq_layers=1,
+            unet_channels=(64, 128), unet_attention=(True, True), unet_layers=1, attention_heads=4,
+            context_dim=128, norm_groups=16,
+        ),
+        classifier=ClassifierConfig(num_classes=50),
+        context_tokens=32,
+        prior_pictures=20000,
+        sampling=SamplingConfig(),
+        tuning=FinetuneConfig(timestep_bias=1.0, encoder_learning_rate_scale=0.3, noise_draws=2),
+        first_stage=TrainingConfig(
+            steps=1600, batch_size=32, learning_rate=1.5e-3, weight_decay=0.0, gradient_clip=1.0, ema_decay=0.99,
+            validate_every=250, checkpoint_every=250,
+        ),
+        prior=TrainingConfig(
+            steps=4000, batch_size=64, learning_rate=1.5e-3, weight_decay=0.01, gradient_clip=1.0, ema_decay=0.998,
+            validate_every=500, checkpoint_every=500,
+        ),
+        refereeing=TrainingConfig(
+            steps=2000, batch_size=64, learning_rate=2e-3, validate_every=500, checkpoint_every=500
+        ),
+        image_pretraining=TrainingConfig(
+            steps=1500, batch_size=64, learning_rate=1e-3, validate_every=250, checkpoint_every=500
+        ),
+        pretraining=TrainingConfig(
+            steps=2000, batch_size=64, learning_rate=1e-3, validate_every=250, checkpoint_every=250
+        ),
+        fusing=TrainingConfig(
+            steps=3000, batch_size=64, learning_rate=1e-3, validate_every=250, checkpoint_every=250
+        ),
+        finetuning=TrainingConfig(
+            steps=6000, batch_size=32, learning_rate=1e-3, gradient_clip=1.0, ema_decay=0.998,
+            validate_every=500, checkpoint_every=500,
+        ),
+    )  # fmt: skip
+
+
+def _paper() -> Preset:
+    """METHOD's own numbers: section 2 (phase 1), 3 (phase 2), 4 (diffusion). Steps are epochs x samples / batch."""
+    return Preset(
+        name="paper",
+        autoencoder=MaskedAutoencoderConfig(num_voxels=4656),
+        image_autoencoder=ImageAutoencoderConfig(),
+        fusion=FusionConfig(),
+        diffusion=LatentDiffusionConfig(),
+        classifier=ClassifierConfig(num_classes=1000, image_size=256),
+        context_tokens=77,
+        prior_pictures=1_281_167,
+        sampling=SamplingConfig(num_inference_steps=250, guidance_scale=1.0, sampler="pndm"),
+        tuning=FinetuneConfig(condition_dropout=0.0, voxel_dropout=0.0),
+        first_stage=TrainingConfig(steps=600_000, batch_size=32, learning_rate=4.5e-6, mixed_precision="bf16"),
+        prior=TrainingConfig(steps=178_000, batch_size=1200, learning_rate=1e-4, mixed_precision="bf16"),
+        refereeing=TrainingConfig(steps=100_000, batch_size=1024, learning_rate=1e-3, mixed_precision="bf16"),
+        image_pretraining=TrainingConfig(steps=500_000, batch_size=4096, learning_rate=2.4e-3, mixed_precision="bf16"),
+        pretraining=TrainingConfig(
+            steps=76_000, batch_size=250, learning_rate=2.5e-4, warmup_fraction=40 / 140, mixed_precision="bf16",
+            validate_every=2000, checkpoint_every=2000, seed=2022,
+        ),
+        fusing=TrainingConfig(
+            steps=4500, batch_size=16, learning_rate=5.3e-5, warmup_fraction=2 / 60, mixed_precision="bf16",
+            validate_every=225, checkpoint_every=225, seed=2022,
+        ),
+        finetuning=TrainingConfig(
+            steps=120_000, batch_size=5, learning_rate=5.3e-5, mixed_precision="bf16", validate_every=2400,
+            checkpoint_every=2400, seed=2022,
+        ),
+    )  # fmt: skip
+
+
+_PRESETS = {"smoke": _smoke, "class": _class, "paper": _paper}
+
+
+def preset(name: str, **overrides: Any) -> Preset:
+    """A preset by name, with fields changed.
+
+    Args:
+        name: smoke, class or paper.
+        overrides: path of a field -> value; strings are read as the field's type.
+
+    Raises:
+        ValueError: no preset or no field of that name, or a value of the wrong type.
+    """
+    if name not in _PRESETS:
+        close = get_close_matches(str(name), _PRESETS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no preset is called {name!r}; there are {', '.join(_PRESETS)}{hint}")
+    return override(_PRESETS[name](), overrides)
+
+
+def override(config: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of a (nested) config with the fields at dotted paths changed; its own checks run again."""
+    for path, value in changes.items():
+        config = _override_one(config, path.split("."), value, path)
+    return config
+
+
+def _override_one(config: Any, steps: list[str], value: Any, path: str) -> Any:
+    name, *deeper = steps
+    names = [f.name for f in fields(config)] if is_dataclass(config) else []
+    if name not in names:
+        close = get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"no field {path!r}: {type(config).__name__} has {', '.join(names) or 'no fields'}{hint}")
+    current = getattr(config, name)
+    if deeper:
+        return replace(config, **{name: _override_one(current, deeper, value, path)})
+    if is_dataclass(current) and not isinstance(value, type(current)):
+        inner = ", ".join(f"{path}.{f.name}" for f in fields(current)[:4])
+        raise ValueError(f"{path!r} is a group of fields; set one of them: {inner}, ...")
+    kind = get_type_hints(type(config))[name]
+    return replace(config, **{name: _read(value, kind, current, path)})
+
+
+def _read(value: Any, kind: Any, current: Any, path: str) -> Any:
+    """`value`, read as `kind` if it is text."""
+    try:
+        if not isinstance(value, str) or kind is str:
+            right = type(current) is type(value) or (isinstance(current, float) and isinstance(value, int))
+            if right or isinstance(kind, UnionType) and isinstance(value, get_args(kind)):
+                return type(current)(value)
+            raise TypeError
+        if kind is bool:
+            return {"true": True, "false": False}[value.lower()]
+        if isinstance(current, tuple):
+            return tuple(type(current[0])(part) for part in value.strip("()").split(",") if part.strip())
+        return type(current)(value)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} takes {getattr(kind, '__name__', kind)}, as {current!r}; got {value!r}") from error
