@@ -3,7 +3,7 @@
 In: a data set and a preset. Out: trained parts, kept as one safetensors file a stage:
 
     world/   diffusion, classifier, image_autoencoder    pictures and labels only, before any brain
-    brain/   pretrained, fused, finetuned                one subject's fMRI, phase after phase
+    brain/   pretrain, fuse, finetune                      one subject's fMRI, phase after phase
 
 Each stage starts from the file of the one before it, so a late student can join anywhere, and a stage whose
 file is there is not trained again.
@@ -129,8 +129,9 @@ def train_world(dataset: str, preset: Preset, seed: int, run: Run) -> World:
         dataset: "simulated" (rendered scenes) or "digits69" (handwritten digits, without its stimuli).
     """
     world, size = new_world(preset, seed), preset.diffusion.image_size
-    images, labels = PICTURES[dataset](preset.prior_pictures, seed=seed, image_size=size)
-    images_val, labels_val = PICTURES[dataset](max(200, preset.prior_pictures // 20), seed=seed + 1, image_size=size)
+    draw, count = PICTURES[dataset], preset.prior_pictures
+    images, labels = draw(count, seed=seed, image_size=size, part="train")
+    images_val, labels_val = draw(max(200, count // 20), seed=seed, image_size=size, part="val")
     classifier = world.classifier
     run.stage("classifier", classifier, asdict(classifier.config), lambda **o: stages.train_classifier(
         classifier, images, labels, images_val, labels_val, preset.refereeing, **o), preset.refereeing)  # fmt: skip
@@ -226,16 +227,16 @@ def train_brain(
     wanted = BRAIN_STAGES[: BRAIN_STAGES.index(until) + 1]
     if "pretrain" in wanted and "pretrain" not in skip:
         pool = dataset.splits.get("pretrain", train).voxels
-        run.stage("pretrained", brain.autoencoder, configs["pretrained"], lambda **o: stages.pretrain(
+        run.stage("pretrain", brain.autoencoder, configs["pretrain"], lambda **o: stages.pretrain(
             brain.autoencoder, pool, val.voxels, preset.pretraining, **o), preset.pretraining)  # fmt: skip
     if "fuse" in wanted and "fuse" not in skip:
-        run.stage("fused", brain.fusion, configs["fused"], lambda **o: stages.fuse(
+        run.stage("fuse", brain.fusion, configs["fuse"], lambda **o: stages.fuse(
             brain.fusion, train.voxels, train.images, val.voxels, val.images, preset.fusing, **o),
             preset.fusing)  # fmt: skip
     if "finetune" in wanted:
         conditioned = brain.conditioned
         conditioned.conditioner.encoder.load_state_dict(brain.autoencoder.encoder.state_dict())
-        run.stage("finetuned", conditioned, configs["finetuned"], lambda **o: stages.finetune(
+        run.stage("finetune", conditioned, configs["finetune"], lambda **o: stages.finetune(
             conditioned, train.voxels, train.images, val.voxels, val.images, preset.finetuning, preset.tuning, **o),
             preset.finetuning, only=finetuned_names(conditioned))  # fmt: skip
     return brain
@@ -245,10 +246,10 @@ def brain_configs(brain: Brain, preset: Preset) -> dict[str, dict[str, Any]]:
     """What a reader of each stage's weights must agree on."""
     autoencoder, diffusion = asdict(brain.autoencoder.config), asdict(preset.diffusion)
     return {
-        "pretrained": autoencoder,
-        "fused": {**autoencoder, **{f"fusion.{k}": v for k, v in asdict(preset.fusion).items()},
+        "pretrain": autoencoder,
+        "fuse": {**autoencoder, **{f"fusion.{k}": v for k, v in asdict(preset.fusion).items()},
                   **{f"image.{k}": v for k, v in asdict(preset.image_autoencoder).items()}},
-        "finetuned": {**autoencoder, "context_tokens": preset.context_tokens,
+        "finetune": {**autoencoder, "context_tokens": preset.context_tokens,
                       **{f"diffusion.{k}": v for k, v in diffusion.items()}},
     }  # fmt: skip
 
@@ -263,8 +264,8 @@ def load_brain(folder: Path, dataset: BrainDataset, world: World, preset: Preset
     """Trained parts from a folder of `train_brain`, or a shipped one."""
     brain = new_brain(preset, dataset.num_voxels, world, seed=0)
     configs, conditioned = brain_configs(brain, preset), brain.conditioned
-    load_weights(folder / "pretrained.safetensors", brain.autoencoder, "pretrained", configs["pretrained"])
-    load_weights(folder / "fused.safetensors", brain.fusion, "fused", configs["fused"])
+    load_weights(folder / "pretrain.safetensors", brain.autoencoder, "pretrain", configs["pretrain"])
+    load_weights(folder / "fuse.safetensors", brain.fusion, "fuse", configs["fuse"])
     only = finetuned_names(conditioned)
-    load_weights(folder / "finetuned.safetensors", conditioned, "finetuned", configs["finetuned"], only=only)
+    load_weights(folder / "finetune.safetensors", conditioned, "finetune", configs["finetune"], only=only)
     return brain

@@ -93,12 +93,13 @@ def load_weights(
                 f"{path} does not fit: {len(missing)} names missing ({', '.join(missing[:3])}), "
                 f"{len(unexpected)} unexpected ({', '.join(unexpected[:3])}); it was written by another version"
             )
+        for name, tensor in wanted.items():  # all of them before the first is copied
+            shape = tuple(file.get_slice(name).get_shape())
+            if shape != tuple(tensor.shape):
+                raise ValueError(f"{path}: {name} is {shape}, expected {tuple(tensor.shape)}")
         with torch.no_grad():
             for name, tensor in wanted.items():
-                stored = file.get_tensor(name)
-                if stored.shape != tensor.shape:
-                    raise ValueError(f"{path}: {name} is {tuple(stored.shape)}, expected {tuple(tensor.shape)}")
-                tensor.copy_(stored)
+                tensor.copy_(file.get_tensor(name))
     return metadata["card"]
 
 

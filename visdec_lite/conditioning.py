@@ -21,7 +21,7 @@ class FMRIConditioner(ModelMixin, ConfigMixin):
     """Encoder, mapper and time head; a diffusers model, so that it is saved and loaded with the pipeline.
 
     Args:
-        encoder: fields of the MaskedAutoencoderConfig whose encoder is used.
+        encoder_config: fields of the MaskedAutoencoderConfig whose encoder is used.
         context_tokens: tokens handed to the UNet; 77 in the paper, a habit of text models.
         context_dim: their width.
         time_dim: width of the UNet's time embedding.
@@ -30,9 +30,11 @@ class FMRIConditioner(ModelMixin, ConfigMixin):
     config_name = "config.json"
 
     @register_to_config
-    def __init__(self, encoder: dict, context_tokens: int = 77, context_dim: int = 512, time_dim: int = 768) -> None:
+    def __init__(
+        self, encoder_config: dict, context_tokens: int = 77, context_dim: int = 512, time_dim: int = 768
+    ) -> None:
         super().__init__()
-        self.encoder = FMRIEncoder(MaskedAutoencoderConfig(**encoder))
+        self.encoder = FMRIEncoder(MaskedAutoencoderConfig(**encoder_config))
         patches, dim = self.encoder.config.num_patches, self.encoder.config.embed_dim
         self.token_mapper = nn.Sequential(
             nn.Conv1d(patches, patches // 2, kernel_size=1),

@@ -130,8 +130,8 @@ class LatentDiffusion(nn.Module):
         expected = (3, self.config.image_size, self.config.image_size)
         if images.shape[1:] != expected:
             raise ValueError(
-                f"images have shape {tuple(images.shape)}, the first stage takes (batch, {', '.join(map(str, expected))});"
-                f" resize them first: preprocessing.resize_images(images, {self.config.image_size})"
+                f"images have shape {tuple(images.shape)}, the first stage takes (batch, *{expected}); "
+                f"resize them first: preprocessing.resize_images(images, {self.config.image_size})"
             )
         return self.vq.encode(images).latents / self.latent_scale
 
@@ -301,5 +301,7 @@ def sample_labels(
     told = model.label_context(labels)
     untold = model.label_context(torch.full_like(labels, model.config.num_classes))
     scheduler = make_scheduler(model.config, sampler)
-    latents = denoise(model, scheduler, noise, (told, None), (untold, None), num_inference_steps, guidance_scale)
+    latents = denoise(
+        model.predict_noise, scheduler, noise, (told, None), (untold, None), num_inference_steps, guidance_scale
+    )
     return model.decode(latents)

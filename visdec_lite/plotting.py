@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from visdec_lite.files import atomic_path
 
 DPI = 160  # a gallery cell of 0.8 inches is 128 pixels: 4 for each of a 32-pixel picture, 2 of 64
 CELL = 0.8  # inches, width of one picture in the gallery
-MARGIN = 0.3  # inches around everything
+MARGIN = 0.2  # inches around everything
 BADGE = "SIMULATED DATA"
+SMALL, BODY, TITLE = 9, 10, 14  # points
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE = OKABE_ITO = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -37,11 +39,12 @@ METHOD_STYLES = {  # method -> colour, marker; other methods take turns in _SPAR
     "visdec": (BLUE, "o"),
     "visdec_single_trial": (SKY, "o"),
     "ridge": (ORANGE, "s"),
-    "ridge_single_trial": (YELLOW, "s"),
+    "ridge_single_trial": (VERMILLION, "s"),
     "visdec_shuffled": (GREY, "X"),
 }
 _SPARE = ((GREEN, "D"), (PURPLE, "^"), (VERMILLION, "v"), (BLUE, "P"), (ORANGE, "<"), (SKY, ">"))
-METHOD_LABELS = {"visdec_single_trial": "visdec, single trials", "visdec_shuffled": "visdec, shuffled voxels"}
+SINGLE_TRIAL = "_single_trial"  # ends the name of a method whose scans were not averaged
+METHOD_ENDINGS = {SINGLE_TRIAL: ", single trials", "_shuffled": ", shuffled voxels"}
 STAGE_LABELS = {
     "pretrain": "phase 1: masked fMRI",
     "fuse": "phase 2: fMRI with images",
@@ -94,7 +97,7 @@ _METRICS = {
     "pairwise_mse": Metric("pairwise identification (MSE)", "accuracy (%)", percent=True),
     "pcc": Metric("pixel correlation (PCC)", "Pearson r"),
     "ssim": Metric("structural similarity (SSIM)", "SSIM"),
-    "mse": Metric("mean squared error (MSE)", "MSE, pixels in 0..1", digits=4, higher_is_better=False),
+    "mse": Metric("mean squared error (MSE)", "MSE (pixels 0..1)", digits=4, higher_is_better=False),
 }
 
 
@@ -105,7 +108,11 @@ def metric_info(name: str, n_way: int | None = None) -> Metric:
 
 
 def method_label(name: str) -> str:
-    return METHOD_LABELS.get(name, name.replace("_", " "))
+    """Words for the name of a method; ridge_single_trial -> ridge, single trials."""
+    for ending, words in METHOD_ENDINGS.items():
+        if name.endswith(ending):
+            return method_label(name.removesuffix(ending)) + words
+    return name.replace("_", " ")
 
 
 def stage_label(name: str) -> str:
@@ -130,7 +137,7 @@ def contest_size(metrics: Mapping[str, Any]) -> int | None:
 
 def averaging(repeats_averaged: bool | int | None, method: str = "") -> str:
     """Words for `repeats_averaged` of metrics.json: yes or no, or how many; `*_single_trial` never averages."""
-    if method.endswith("_single_trial"):
+    if method.endswith(SINGLE_TRIAL):
         return "single trials, not averaged"
     if repeats_averaged is None:
         return "averaging of repeats not recorded"
@@ -182,12 +189,12 @@ def gallery(
     colours = [theme.ink, *(colour for colour, _ in method_styles(columns).values())]
     gap, group_gap, block_gap = 0.05, 0.2, 0.6
     widths = [pictures.shape[1] * (CELL + gap) - gap for _, pictures in groups]
-    words = [_wrap(name, width + 0.15, 9) for (name, _), width in zip(groups, widths, strict=True)]
-    head = 0.16 * max(text.count("\n") + 1 for text in words) + 0.14
+    words = [_wrap(name, width + 0.15, BODY) for (name, _), width in zip(groups, widths, strict=True)]
+    head = 0.17 * max(text.count("\n") + 1 for text in words) + 0.14
     height = CELL * truth.shape[1] / truth.shape[2]
-    pitch = height + (0.26 if captions is not None else gap)
+    pitch = height + (0.28 if captions is not None else gap)
     block_width = sum(widths) + group_gap * (len(groups) - 1)
-    width = 2 * MARGIN + blocks * block_width + (blocks - 1) * block_gap
+    width = max(3.0, 2 * MARGIN + blocks * block_width + (blocks - 1) * block_gap)  # the badge needs room too
     subtitle = f"The first {rows} of {len(truth)} test stimuli." if rows < len(truth) else ""
     figure, page, top = _page(width, head + rows_a_block * pitch, title, subtitle, simulated, theme)
 
@@ -195,7 +202,7 @@ def gallery(
         left = MARGIN + block * (block_width + block_gap)
         shown = range(block * rows_a_block, min((block + 1) * rows_a_block, rows))
         for (_, pictures), name, colour, span in zip(groups, words, colours, widths, strict=True):
-            _text(page, left, top + head - 0.13, name, theme.ink, 9, va="bottom")
+            _text(page, left, top + head - 0.13, name, theme.ink, BODY, va="bottom")
             page.plot(
                 [left, left + span],
                 [top + head - 0.08] * 2,
@@ -211,7 +218,7 @@ def gallery(
         for line, row in enumerate(shown if captions is not None else ()):
             left = MARGIN + block * (block_width + block_gap)
             y = top + head + line * pitch + height + 0.04
-            _text(page, left, y, captions[row], theme.muted, 8, va="top")
+            _text(page, left, y, captions[row], theme.muted, SMALL, va="top")
     return figure
 
 
@@ -241,20 +248,26 @@ def score_chart(
     n_way = contest_size({"n_way": n_way, "methods": methods})
     theme = DARK if dark else LIGHT
     panel_columns = min(panel_columns, len(names))
-    labels = [method_label(name) for name in methods]
-    label_width = max(_width(label, 9) for label in labels) + 0.15
-    plot_width = 1.6 if panel_columns > 1 else 2.3
-    value_width, row_height, panel_gap, panel_head, panel_foot = 0.62, 0.27, 0.25, 0.53, 0.5
-    panel_width, plot_height = plot_width + value_width + panel_gap, row_height * len(methods)
-    pitch = panel_head + plot_height + panel_foot + 0.2
+    plot_width = 1.3 if panel_columns > 1 else 2.1
+    value_width, panel_gap, panel_foot = 0.65, 0.2, 0.5
+    panel_width = plot_width + value_width + panel_gap
+    heads = {
+        name: _wrap(metric_info(name, n_way).label, panel_width - 2 * panel_gap, BODY, bold=True) for name in names
+    }
+    labels = [_wrap(method_label(name), 1.25, BODY) for name in methods]
+    label_width = max(_width(line, BODY) for label in labels for line in label.split("\n")) + 0.15
+    row_height = 0.17 * max(label.count("\n") + 1 for label in labels) + 0.11
+    panel_head = 0.17 * max(head.count("\n") + 1 for head in heads.values()) + 0.32
+    plot_height = row_height * len(methods)
+    pitch = panel_head + plot_height + panel_foot + 0.25
     width = 2 * MARGIN + label_width + panel_columns * panel_width - panel_gap
     count = "number of stimuli not recorded" if n_test is None else f"{n_test} test stimuli"
-    exception = " (but for single-trial methods)" if any(averaging(2, name)[0] == "s" for name in methods) else ""
+    exception = " (but for single-trial methods)" if any(name.endswith(SINGLE_TRIAL) for name in methods) else ""
     subtitle = (
         f"{count}, {averaging(repeats_averaged)}{exception}. "
         "Marker: mean; bar: 95 % interval over stimuli; dashed: chance."
     )
-    body = math.ceil(len(names) / panel_columns) * pitch - 0.2
+    body = math.ceil(len(names) / panel_columns) * pitch - 0.25
     figure, page, top = _page(width, body, title, subtitle, simulated, theme)
     styles = method_styles(methods)
 
@@ -263,19 +276,19 @@ def score_chart(
         left, y = MARGIN + label_width + column * panel_width, top + line * pitch
         chances = {scores[name].get("chance") for scores in methods.values() if scores.get(name)} - {None}
         chance = f"chance {info.write(*chances)}" if len(chances) == 1 else "chance differs by method"
-        _text(page, left, y + 0.18, _wrap(info.label, panel_width, 9.5), theme.ink, 9.5, weight="bold")
-        _text(page, left, y + 0.4, f"{chance if chances else 'no chance level'}", theme.muted, 8.5)
+        _text(page, left, y + panel_head - 0.32, heads[name], theme.ink, BODY, weight="bold", va="bottom")
+        _text(page, left, y + panel_head - 0.12, chance if chances else "no chance level", theme.muted, SMALL)
         axes = _panel(figure, theme, left, y + panel_head, plot_width, plot_height)
-        unit = info.unit + (", lower is better" if info.higher_is_better is False else "")
-        _text(page, left, y + panel_head + plot_height + 0.42, unit, theme.muted, 8.5)
+        unit = info.unit + (", low is good" if info.higher_is_better is False else "")
+        _text(page, left, y + panel_head + plot_height + 0.42, unit, theme.muted, SMALL)
         scale, drawn = (100 if info.percent else 1), []
         for row, (method, scores) in enumerate(methods.items()):
             row_y = y + panel_head + (row + 0.5) * row_height
             if column == 0:
-                _text(page, left - 0.15, row_y, labels[row], theme.ink, 9, ha="right", va="center")
+                _text(page, left - 0.15, row_y, labels[row], theme.ink, BODY, ha="right", va="center")
             score = scores.get(name)
             value = score_value(score, f"{method}/{name}")
-            _text(page, left + plot_width + 0.1, row_y, info.write(value), theme.ink, 9, va="center")
+            _text(page, left + plot_width + 0.1, row_y, info.write(value), theme.ink, BODY, va="center")
             if score and score.get("chance") is not None:
                 drawn.append(scale * score["chance"])
                 axes.plot([drawn[-1]] * 2, [row, row + 1], color=theme.muted, linewidth=1.2, dashes=(2.2, 1.6))
@@ -294,7 +307,7 @@ def score_chart(
         axes.set_xlim(low - pad, high + pad)
         axes.set_ylim(len(methods), 0)
         axes.set_yticks([])
-        axes.locator_params(axis="x", nbins=4, min_n_ticks=3)
+        axes.locator_params(axis="x", nbins=3 if info.digits > 3 else 4, min_n_ticks=2 if info.digits > 3 else 3)
     return figure
 
 
@@ -328,15 +341,7 @@ def loss_curves(
     for index, (stage, history) in enumerate(histories.items()):
         left = MARGIN + (index % panel_columns) * (axis_width + plot_width + 0.15) + axis_width
         y = top + (index // panel_columns) * pitch
-        _text(
-            page,
-            left,
-            y + 0.2,
-            stage_label(stage),
-            theme.ink,
-            9.5,
-            weight="bold",
-        )
+        _text(page, left, y + 0.2, stage_label(stage), theme.ink, BODY, weight="bold")
         axes = _panel(figure, theme, left, y + 0.35, plot_width, plot_height)
         curves = {split: loss_of(history, split) for split in ("train", "val")}
         (steps, losses), (val_steps, val_losses) = curves["train"], curves["val"]
@@ -359,15 +364,23 @@ def loss_curves(
             axes.locator_params(axis="y", nbins=4, min_n_ticks=3)
         axes.locator_params(axis="x", nbins=4, min_n_ticks=3)
         axes.grid(axis="y", color=theme.line, linewidth=0.6)
-        axes.set_xlabel("step", color=theme.muted, fontsize=8.5, loc="left")
-        axes.set_ylabel("loss", color=theme.muted, fontsize=8.5)
+        axes.set_xlabel("step", color=theme.muted, fontsize=SMALL, loc="left")
+        axes.set_ylabel("loss", color=theme.muted, fontsize=SMALL)
     return figure
 
 
-def figure_png(figure: Figure) -> bytes:
-    """The figure as PNG; the same figure gives the same bytes."""
+def figure_png(figure: Figure, *, margin: bool = True) -> bytes:
+    """The figure as PNG, 160 dots an inch; the same figure gives the same bytes.
+
+    Args:
+        margin: False cuts `MARGIN` off all sides, for a page that has margins of its own.
+    """
+    width, height = figure.get_size_inches()
+    part = None if margin else Bbox.from_extents(MARGIN, MARGIN, width - MARGIN, height - MARGIN)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    figure.savefig(
+        buffer, format="png", dpi=DPI, facecolor=figure.get_facecolor(), bbox_inches=part, metadata={"Software": None}
+    )
     return buffer.getvalue()
 
 
@@ -437,10 +450,10 @@ def _page(
 ) -> tuple[Figure, Axes, float]:
     """A figure with badge, title and subtitle; the axes to write on it; where its body starts."""
     title, subtitle = (
-        _wrap(title, width - 2 * MARGIN, 13.5, bold=True),
-        _wrap(subtitle, width - 2 * MARGIN, 8.5),
+        _wrap(title, width - 2 * MARGIN, TITLE, bold=True),
+        _wrap(subtitle, width - 2 * MARGIN, SMALL),
     )
-    badge_height = 0.36 if simulated else 0.0
+    badge_height = 0.42 if simulated else 0.0
     title_height = 0.25 * (title.count("\n") + 1)
     subtitle_height = 0.17 * (subtitle.count("\n") + 1) + 0.05 if subtitle else 0.0
     top = MARGIN + badge_height + title_height + subtitle_height + 0.18
@@ -451,11 +464,11 @@ def _page(
     page.set_axis_off()
     if simulated:
         box = {"boxstyle": "round,pad=0.45", "facecolor": "none", "edgecolor": theme.warning, "linewidth": 1.2}
-        x, y = MARGIN + 0.06, MARGIN + 0.08
+        x, y = MARGIN + 0.06, MARGIN + 0.13
         _text(page, x, y, BADGE, theme.warning, 8, weight="bold", va="center", bbox=box)
     y = MARGIN + badge_height
-    _text(page, MARGIN, y, title, theme.ink, 13.5, weight="bold", va="top")
-    _text(page, MARGIN, y + title_height + 0.05, subtitle, theme.muted, 8.5, va="top", linespacing=1.35)
+    _text(page, MARGIN, y, title, theme.ink, TITLE, weight="bold", va="top")
+    _text(page, MARGIN, y + title_height + 0.05, subtitle, theme.muted, SMALL, va="top", linespacing=1.35)
     return figure, page, top
 
 
@@ -468,7 +481,7 @@ def _panel(figure: Figure, theme: Theme, left: float, top: float, width: float, 
     )
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set(color=theme.muted, linewidth=0.8)
-    axes.tick_params(colors=theme.muted, labelsize=8.5, length=3, which="both")
+    axes.tick_params(colors=theme.muted, labelsize=SMALL, length=3, which="both")
     axes.tick_params(axis="y", length=0, which="both")
     return axes
 
@@ -487,8 +500,8 @@ def _picture(page: Axes, picture: np.ndarray, extent: tuple[float, float, float,
 
 
 def _width(words: str, size: float, bold: bool = False) -> float:
-    """About how wide a line stands, in inches: DejaVu Sans takes 0.6 of its size a letter, bold 0.68."""
-    return len(words) * size / 72 * (0.68 if bold else 0.6)
+    """About how wide a line stands, in inches: DejaVu Sans takes 0.52 of its size a letter, bold 0.58."""
+    return len(words) * size / 72 * (0.58 if bold else 0.52)
 
 
 def _wrap(words: str, width: float, size: float, bold: bool = False) -> str:

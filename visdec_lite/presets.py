@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from visdec_lite.classifier import ClassifierConfig
@@ -127,7 +126,7 @@ def _class() -> Preset:
             steps=2000, batch_size=64, learning_rate=1e-3, validate_every=250, checkpoint_every=250
         ),
         fusing=TrainingConfig(
-            steps=3000, batch_size=64, learning_rate=1e-3, validate_every=250, checkpoint_every=250
+            steps=2200, batch_size=64, learning_rate=1e-3, validate_every=200, checkpoint_every=200
         ),
         finetuning=TrainingConfig(
             steps=6000, batch_size=32, learning_rate=1e-3, gradient_clip=1.0, ema_decay=0.998,
@@ -189,41 +188,58 @@ def preset(name: str, **overrides: Any) -> Preset:
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy of a (nested) config with the fields at dotted paths changed; its own checks run again."""
-    for path, value in changes.items():
-        config = _override_one(config, path.split("."), value, path)
-    return config
+    """A copy of a (nested) config with the fields at dotted paths changed; its own checks run again.
+
+    All changes are made at once, so fields that must fit each other can change together.
+    """
+    return _override(config, changes, prefix="")
 
 
-def _override_one(config: Any, steps: list[str], value: Any, path: str) -> Any:
-    name, *deeper = steps
+def _override(config: Any, changes: Mapping[str, Any], prefix: str) -> Any:
     names = [f.name for f in fields(config)] if is_dataclass(config) else []
-    if name not in names:
-        close = get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"no field {path!r}: {type(config).__name__} has {', '.join(names) or 'no fields'}{hint}")
+    new: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
+    for path, value in changes.items():
+        name, _, deeper = path.partition(".")
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            hint = f"; did you mean {prefix + close[0]!r}?" if close else ""
+            has = ", ".join(names) or "no fields"
+            raise ValueError(f"no field {prefix + path!r}: {type(config).__name__} has {has}{hint}")
+        if deeper:
+            inner.setdefault(name, {})[deeper] = value
+        else:
+            new[name] = _replacement(config, name, value, prefix + name)
+    for name, part in inner.items():
+        new[name] = _override(new.get(name, getattr(config, name)), part, f"{prefix}{name}.")
+    return replace(config, **new) if new else config
+
+
+def _replacement(config: Any, name: str, value: Any, path: str) -> Any:
     current = getattr(config, name)
-    if deeper:
-        return replace(config, **{name: _override_one(current, deeper, value, path)})
-    if is_dataclass(current) and not isinstance(value, type(current)):
+    if is_dataclass(current):
+        if isinstance(value, type(current)):
+            return value
         inner = ", ".join(f"{path}.{f.name}" for f in fields(current)[:4])
         raise ValueError(f"{path!r} is a group of fields; set one of them: {inner}, ...")
     kind = get_type_hints(type(config))[name]
-    return replace(config, **{name: _read(value, kind, current, path)})
-
-
-def _read(value: Any, kind: Any, current: Any, path: str) -> Any:
-    """`value`, read as `kind` if it is text."""
     try:
-        if not isinstance(value, str) or kind is str:
-            right = type(current) is type(value) or (isinstance(current, float) and isinstance(value, int))
-            if right or isinstance(kind, UnionType) and isinstance(value, get_args(kind)):
-                return type(current)(value)
-            raise TypeError
-        if kind is bool:
-            return {"true": True, "false": False}[value.lower()]
-        if isinstance(current, tuple):
-            return tuple(type(current[0])(part) for part in value.strip("()").split(",") if part.strip())
-        return type(current)(value)
+        return _read(value, current)
     except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} takes {getattr(kind, '__name__', kind)}, as {current!r}; got {value!r}") from error
+        words = kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind
+        raise ValueError(f"{path} takes {words}, as {current!r}; got {value!r}") from error
+
+
+def _read(value: Any, like: Any) -> Any:
+    """`value` as the type of `like`; text is parsed, and nothing else is converted but whole numbers to floats."""
+    if isinstance(like, tuple):
+        parts = [part for part in value.strip("()[] ").split(",") if part.strip()] if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            raise TypeError
+        return tuple(_read(part, like[0]) for part in parts)
+    if isinstance(value, str) and not isinstance(like, str):
+        word = value.strip()
+        return {"true": True, "false": False}[word.lower()] if isinstance(like, bool) else type(like)(word)
+    if type(value) is type(like) or (type(like) is float and type(value) is int):
+        return type(like)(value)
+    raise TypeError

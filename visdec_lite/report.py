@@ -64,18 +64,20 @@ small, figcaption, caption, .muted { color: var(--muted); font-size: 0.875rem; l
   margin: 2rem 0 0; padding: 0; list-style: none; }
 .tiles li { padding: 1.1rem 1.3rem 1.2rem; background: var(--card); border-radius: 0.6rem; }
 .tiles b { display: block; font-size: 2.3rem; font-weight: 600; line-height: 1.25; letter-spacing: -0.02em; }
-.tiles small { display: block; }
+.tiles small { display: block; margin-top: 0.4rem; }
 figure { margin: 1.5rem 0; }
 figure img { display: block; width: 100%; height: auto; }
+figcaption { margin-top: 0.75rem; }
 .light img { background: #FFFFFF; border-radius: 0.4rem; }
 .scroll { overflow-x: auto; margin: 1.5rem 0; }
 .scroll:focus-visible { outline: 2px solid var(--muted); outline-offset: 4px; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .scores { width: 100%; }
 caption { text-align: left; padding-bottom: 0.75rem; }
+caption span { display: block; max-width: calc(100vw - 2.2rem); }
 th { text-align: left; font-weight: 600; }
 th, td { padding: 0.6rem 1.5rem 0.6rem 0; vertical-align: top; border-top: 1px solid var(--line); }
-thead th { vertical-align: bottom; border-top: 0; }
+thead th, thead td { vertical-align: bottom; border-top: 0; }
 thead th[scope=colgroup] { color: var(--muted); font-size: 0.8rem; font-weight: 400; padding-bottom: 0; }
 td small { display: block; white-space: nowrap; }
 tbody th small { display: block; font-weight: 400; }
@@ -84,7 +86,7 @@ td.chance b { font-weight: 400; }
 dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: 0.35rem 2rem; margin: 1rem 0; }
 dt { color: var(--muted); }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-td.number { text-align: right; padding-right: 0; }
+.number { text-align: right; padding-right: 0; white-space: nowrap; }
 footer { margin-top: 4rem; padding-top: 1.25rem; border-top: 1px solid var(--line); }
 @media (max-width: ${narrow}px) {
   body { padding: 2rem 1.1rem 3rem; }
@@ -117,7 +119,8 @@ def write_report(
             called with `dark` and `blocks` for every kind of screen. A figure or PNG bytes show as they are.
         figures: caption -> further figure; a function is called with `dark`.
         histories: stage -> rows, see `plotting.loss_curves`.
-        settings: what was run, name -> value; nested mappings get names with a dot.
+        settings: what else was run, name -> value; nested mappings get names with a dot. The plain values of
+            metrics (preset, seed, fingerprint, ...) are listed in any case.
         notes: limits of this run, a sentence each.
 
     Raises:
@@ -156,7 +159,8 @@ def write_report(
 def _header(metrics: Mapping[str, Any], title: str) -> str:
     dataset = escape(str(metrics.get("dataset", "not named")))
     source = (
-        f"The scans are simulated (<b>{dataset}</b>): a model of visual cortex looked at pictures, no human lay in a scanner."
+        f"The scans are simulated (<b>{dataset}</b>): a model of visual cortex looked at pictures, "
+        "no human lay in a scanner."
         if metrics["simulated"]
         else f"The scans come from the data set <b>{dataset}</b>."
     )
@@ -176,13 +180,14 @@ def _tiles(metrics: Mapping[str, Any]) -> str:
         return ""
     method = "visdec" if "visdec" in methods else next(iter(methods))
     tiles = []
-    for name in [name for name in HEADLINES if _value(methods[method], name, method) is not None][:3]:
+    scores = methods[method]
+    for name in [name for name in HEADLINES if plotting.score_value(scores.get(name), name) is not None][:3]:
         info = plotting.metric_info(name, plotting.contest_size(metrics))
-        score = methods[method][name]
+        score = scores[name]
         details = f"{_interval(info, score)}<br>{_chance(info, score)}<br>{_sample(metrics, method)}"
         tiles.append(
-            f"<li>{escape(plotting.method_label(method))}, {escape(info.label)} <b>{info.write(score['value'])}</b>"
-            f"<small>{details}</small></li>"
+            f"<li><b>{info.write(score['value'])}</b> {escape(info.label)}, "
+            f"{escape(plotting.method_label(method))}<small>{details}</small></li>"
         )
     return f'<ul class="tiles">{"".join(tiles)}</ul>' if tiles else ""
 
@@ -208,7 +213,10 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     n_test, repeats = metrics.get("n_test"), metrics.get("repeats_averaged")
     groups = [
         (words, list(members))
-        for words, members in groupby(sorted(methods, key=_is_single), key=lambda m: plotting.averaging(repeats, m))
+        for words, members in groupby(
+            sorted(methods, key=lambda name: name.endswith(plotting.SINGLE_TRIAL)),
+            key=lambda name: plotting.averaging(repeats, name),
+        )
     ]
     columns = [method for _, members in groups for method in members]
     group_heads = "".join(
@@ -235,10 +243,10 @@ def _scores(metrics: Mapping[str, Any]) -> str:
 <p><b>How to read a score.</b> Chance is what a decoder that learned nothing from the scan would score; for pixel
 scores it is measured with the same reconstructions beside the wrong pictures, so it already holds what any blur of
 the right kind gets for free. The 95&nbsp;% interval says where the mean would likely lie with other test pictures
-of the same kind: a score whose interval contains chance is no evidence that anything was decoded.</p>
+of the same kind: a score whose interval includes chance is no evidence that anything was decoded.</p>
 <div class="scroll" role="region" aria-label="Table of scores" tabindex="0">
 <table class="scores">
-<caption>{_prefix(metrics)}Mean over {_stimuli(n_test)}, 95&nbsp;% interval, chance level.</caption>
+<caption><span>{_prefix(metrics)}Mean over {_stimuli(n_test)}, 95&nbsp;% interval, chance level.</span></caption>
 <thead><tr><td></td>{group_heads}</tr><tr><th scope="col">score</th>{heads}</tr></thead>
 <tbody>{"".join(rows)}</tbody>
 </table>
@@ -250,17 +258,21 @@ of the same kind: a score whose interval contains chance is no evidence that any
 def _cell(info: plotting.Metric, score: Mapping[str, Any] | None, name: str) -> str:
     if plotting.score_value(score, name) is None:
         return f'<td><span aria-label="not computed">{plotting.MISSING}</span></td>'
-    low, high = score.get("ci95") or (score["value"], score["value"])
-    chance = score.get("chance")
-    inside = chance is not None and low <= chance <= high
-    note = ", inside" if inside else ""
+    chance, interval = score.get("chance"), score.get("ci95")
+    inside = chance is not None and bool(interval) and interval[0] <= chance <= interval[1]
     return (
         f"<td{' class=chance' if inside else ''}><b>{info.write(score['value'])}</b>"
-        f"<small>{_interval(info, score, short=True)}</small><small>{_chance(info, score)}{note}</small></td>"
+        f"<small>{_interval(info, score, short=True)}</small>"
+        f"<small>{'includes ' * inside}{_chance(info, score)}</small></td>"
     )
 
 
 def _losses(metrics: Mapping[str, Any], histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    histories = {
+        stage: history
+        for stage, history in histories.items()
+        if any(len(plotting.loss_of(history, split)[1]) for split in ("train", "val"))
+    }  # a stage taken from a shipped file has none
     if not histories:
         return ""
     courses = []
@@ -268,7 +280,8 @@ def _losses(metrics: Mapping[str, Any], histories: Mapping[str, Sequence[Mapping
         for split, words in (("train", "training"), ("val", "validation")):
             _, losses = plotting.loss_of(history, split)
             if len(losses):
-                courses.append(f"{plotting.stage_label(stage)}, {words} loss from {losses[0]:.3g} to {losses[-1]:.3g}")
+                course = f"{words} loss from {losses[0]:.3g} to {losses[-1]:.3g}"
+                courses.append(f"{plotting.stage_label(stage)}, {course}")
     chart = _figure(
         lambda dark, panel_columns: plotting.loss_curves(
             histories, simulated=metrics["simulated"], dark=dark, panel_columns=panel_columns
@@ -281,16 +294,17 @@ def _losses(metrics: Mapping[str, Any], histories: Mapping[str, Sequence[Mapping
 
 
 def _run(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    known = {name: metrics[name] for name in ("dataset", "preset", "seed") if name in metrics}
-    facts = {**known, **_flat(settings)}
-    facts = {"simulated": "yes" if metrics["simulated"] else "no", **facts}
+    known = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
+    known["simulated"] = "yes" if metrics["simulated"] else "no"
+    facts = {**known, **{name: value for name, value in _flat(settings).items() if name not in known}}
     parts = [_facts("Settings", facts), _facts("Versions", metrics.get("versions") or {})]
     if seconds := metrics.get("seconds"):
         rows = "".join(
-            f'<tr><th scope="row">{escape(plotting.stage_label(stage))}</th><td class="number">{_duration(value)}</td></tr>'
+            f'<tr><th scope="row">{escape(plotting.stage_label(stage))}</th>'
+            f'<td class="number">{_duration(value)}</td></tr>'
             for stage, value in seconds.items()
         )
-        head = '<thead><tr><th scope="col">stage</th><th scope="col">time</th></tr></thead>'
+        head = '<thead><tr><th scope="col">stage</th><th scope="col" class="number">time</th></tr></thead>'
         parts.append(f"<h3>Time</h3>\n<table>{head}<tbody>{rows}</tbody></table>")
     return "<section>\n<h2>What was run</h2>\n" + "\n".join(part for part in parts if part) + "\n</section>"
 
@@ -299,7 +313,8 @@ def _limits(metrics: Mapping[str, Any], notes: Sequence[str]) -> str:
     sentences = list(notes)
     if metrics["simulated"]:
         sentences.append(
-            "The brain is simulated. Scores show how the methods compare in this world, not how well a human brain can be read."
+            "The brain is simulated. Scores show how methods compare in this world, not how well a human brain can "
+            "be read."
         )
     if (metrics.get("n_test") or 100) < 100:
         sentences.append(
@@ -332,7 +347,7 @@ def _figure(
             options["blocks"] = 1 if narrow else None
         if panel_columns:
             options["panel_columns"] = panel_columns[narrow]
-        return plotting.figure_png(drawing(**options))
+        return plotting.figure_png(drawing(**options), margin=False)
 
     sources = []
     for dark, narrow in ((True, True), (False, True), (True, False)):
@@ -344,9 +359,10 @@ def _figure(
 
 
 def _figure_tag(kind: str, sources: str, png: bytes, alt: str, caption: str) -> str:
+    address = _data_address(png)
     width, height = struct.unpack(">II", png[16:24])  # of the IHDR chunk, which comes first
     return (
-        f'<figure class="{kind}"><picture>{sources}<img src="{_data_address(png)}" alt="{escape(alt)}" '
+        f'<figure class="{kind}"><picture>{sources}<img src="{address}" alt="{escape(alt)}" '
         f'width="{width}" height="{height}"></picture><figcaption>{escape(caption)}</figcaption></figure>'
     )
 
@@ -369,10 +385,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _value(scores: Mapping[str, Any], name: str, method: str) -> float | None:
-    return plotting.score_value(scores.get(name), f"{method}/{name}")
-
-
 def _interval(info: plotting.Metric, score: Mapping[str, Any], short: bool = False) -> str:
     if not score.get("ci95"):
         return "no interval"
@@ -390,10 +402,6 @@ def _stimuli(n_test: int | None) -> str:
 
 def _sample(metrics: Mapping[str, Any], method: str) -> str:
     return escape(f"{_stimuli(metrics.get('n_test'))}, {plotting.averaging(metrics.get('repeats_averaged'), method)}")
-
-
-def _is_single(method: str) -> bool:
-    return method.endswith("_single_trial")
 
 
 def _prefix(metrics: Mapping[str, Any]) -> str:

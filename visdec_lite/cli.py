@@ -1,0 +1,136 @@
+"""The command line: `visdec-lite demo` and `visdec-lite train`.
+
+In: words. Out: folders with results, and an exit status. Errors of the user's making are one sentence, not a
+traceback; Ctrl-C leaves a run that goes on when asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Brain to image: masked fMRI, contrast, fusion, diffusion.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Stage(StrEnum):
+    prior = "prior"
+    pretrain = "pretrain"
+    fuse = "fuse"
+    finetune = "finetune"
+
+
+Dataset = Annotated[str, typer.Option(help="simulated | digits69")]
+DataPath = Annotated[Path | None, typer.Option("--path", help="file of the data set, where it needs one")]
+PresetName = Annotated[str, typer.Option("--preset", help="smoke | class | paper")]
+Seed = Annotated[int, typer.Option(help="of everything random")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="a preset field: --set finetuning.steps=200")]
+Device = Annotated[str | None, typer.Option(help="cpu | cuda | mps; default: the best there is")]
+
+
+@app.callback()
+def _setup() -> None:
+    """Brain to image: masked fMRI, contrast, fusion, diffusion."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "matplotlib", "accelerate"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here asks the network
+
+
+@app.command()
+def demo(
+    train: Annotated[bool, typer.Option("--train", help="train every brain stage live first")] = False,
+    dataset: Dataset = "simulated",
+    path: DataPath = None,
+    preset: PresetName = "class",
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="folder of the results; default runs/DATASET-PRESET")] = None,
+    overrides: Overrides = None,
+    device: Device = None,
+) -> None:
+    """Brain to images, scored and shown: metrics.json, gallery.png and report.html in OUT."""
+    from visdec_lite.demo import DemoSettings, run_demo
+
+    settings = DemoSettings(dataset, None if path is None else str(path), preset, seed, train, _pairs(overrides))
+    out = out or Path("runs") / f"{dataset}-{preset}{'-train' if train else ''}"
+    metrics = run_demo(settings, out, say=typer.echo, device=device)
+    typer.echo(_table(metrics))
+
+
+@app.command()
+def train(
+    stage: Annotated[Stage, typer.Argument(help="the last stage to train; the ones before it run first")],
+    dataset: Dataset = "simulated",
+    path: DataPath = None,
+    preset: PresetName = "class",
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="folder of weights and checkpoints")] = None,
+    overrides: Overrides = None,
+    device: Device = None,
+    half: Annotated[bool, typer.Option("--half", help="keep weights as float16")] = False,
+) -> None:
+    """Train one stage (and those before it), resumable: weights in OUT, a safetensors file a stage.
+
+    `prior` learns from pictures alone: first stage, label-to-image prior, referee, image autoencoder. The
+    others learn one subject's brain, on the prior in OUT if there is one, else on the shipped one.
+    """
+    from visdec_lite import chain
+    from visdec_lite.datasets import load_dataset
+    from visdec_lite.presets import preset as preset_named
+
+    chosen = preset_named(preset, **_pairs(overrides)).with_seed(seed)
+    out = out or Path("runs") / f"train-{dataset}-{preset}"
+    run = chain.Run(out, half=half, options={"device": device})
+    if stage is Stage.prior:
+        chain.train_world(dataset, chosen, seed, run)
+    else:
+        own = (out / "diffusion.safetensors").exists()
+        world = chain.load_world(out if own else chain.shipped(dataset), chosen)
+        options = {} if path is None else {"path": path}
+        data = chain.ready_for(load_dataset(dataset, **options), chosen)
+        chain.train_brain(data, world, chosen, seed, run, until=stage.value)
+    typer.echo(f"done    {out}")
+
+
+def _pairs(words: list[str] | None) -> dict[str, str]:
+    pairs = {}
+    for word in words or []:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"--set {word!r} has no '='; write --set finetuning.steps=200")
+        pairs[name] = value
+    return pairs
+
+
+def _table(metrics: dict) -> str:
+    """Scores as text: value [95 % interval] (chance)."""
+    simulated = "SIMULATED data, " if metrics["simulated"] else ""
+    lines = [f"{simulated}{metrics['n_test']} test stimuli; score [95 % interval] (chance)"]
+    for method, scores in metrics["methods"].items():
+        lines.append(method)
+        for name, score in scores.items():
+            low, high = score["ci95"]
+            lines.append(f"    {name:14s} {score['value']:.3f} [{low:.3f}, {high:.3f}] ({score['chance']:.3f})")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Entry point: errors of use become one sentence and exit status 1, Ctrl-C becomes 130."""
+    try:
+        app()
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"\n{interrupt or 'interrupted'}", err=True)
+        sys.exit(130)
+    except (ValueError, FileNotFoundError, FloatingPointError, ImportError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,286 @@
+"""The main job: brain to images, from data to a page that shows and scores them.
+
+In: a data set, a preset, a seed. Out, in one folder: metrics.json, gallery.png, report.html.
+
+    world    what is known of pictures: first stage, prior, referee          shipped, or trained live
+    brain    phase 1, phase 2, fine-tuning on one subject                    shipped, or trained live
+    rival    ridge regression on the same scans, scored by the same code     always fitted live
+    test     opened once: sample, score, shuffle and score again
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from visdec_lite import chain, plotting
+from visdec_lite.baselines.ridge import RidgeToImages
+from visdec_lite.chain import Brain, Run, World
+from visdec_lite.datasets import BrainDataset, Split, load_dataset
+from visdec_lite.files import atomic_path
+from visdec_lite.metrics import Score, evaluate, pcc
+from visdec_lite.pipeline import FMRIToImagePipeline
+from visdec_lite.preprocessing import to_uint8
+from visdec_lite.presets import Preset, preset
+from visdec_lite.report import write_report
+from visdec_lite.stages import encode_images
+
+LIMITS = (
+    "A picture here is a guess that fits the scan and the prior's idea of pictures; what the scan does not tell, "
+    "the prior makes up.",
+    "The intervals say how sure the mean over these stimuli is; they say nothing about another subject.",
+)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What to run. The same settings in the same folder go on where they stopped."""
+
+    dataset: str = "simulated"
+    path: str | None = None  # of the data set's file, where it needs one
+    preset: str = "class"
+    seed: int = 0
+    train: bool = False  # train the brain stages live even where trained ones are shipped
+    overrides: dict[str, Any] = field(default_factory=dict)  # preset fields by dotted path
+
+    @property
+    def trains_brain(self) -> bool:
+        return self.train or self.preset == "smoke" or self.dataset != "simulated"
+
+
+def run_demo(
+    settings: DemoSettings,
+    out: Path,
+    *,
+    say: Callable[[str], None] = lambda words: None,
+    device: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Run it all; returns what metrics.json holds.
+
+    Args:
+        settings: what to run.
+        out: folder for results, and for checkpoints while training.
+        say: told what happens, a line at a time.
+        device: where to train; None lets accelerate choose. Shipped parts are sampled there as well.
+        progress: progress bars.
+
+    Raises:
+        ValueError: the folder holds a run of other settings.
+    """
+    started = time.perf_counter()
+    finished = _claim(out, settings)
+    if finished is not None:
+        say(f"{out} holds this run already, finished; delete the folder to run it again")
+        return finished
+    chosen = preset(settings.preset, **settings.overrides).with_seed(settings.seed)
+    options = {} if settings.path is None else {"path": settings.path}
+    say(f"data    {settings.dataset}")
+    dataset = chain.ready_for(load_dataset(settings.dataset, **options), chosen)
+    training = {"device": device, "progress": progress}
+
+    world, world_run = _world(settings, chosen, out, training, say)
+    brain, brain_run = _brain(settings, chosen, dataset, world, out, training, say)
+    say("rival   ridge regression, its penalty and target chosen on validation")
+    rival, target = fit_rival(dataset, world)
+
+    say("test    sampling and scoring")
+    sampling_started = time.perf_counter()
+    pipe = brain.pipeline(chosen)
+    pipe.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
+    painted = paint_test(dataset, pipe, rival, chosen, settings.seed)
+    sampling = time.perf_counter() - sampling_started
+    methods = score_all(painted, world, chosen, settings.seed)
+
+    repeats = round(len(dataset["test"]) / len(painted["visdec"].truth))
+    seconds = {**world_run.seconds, **brain_run.seconds, "sample": sampling}
+    metrics = {
+        "dataset": dataset.name,
+        "simulated": dataset.simulated,
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "trained_live": settings.trains_brain,
+        "n_test": len(painted["visdec"].truth),
+        "repeats_averaged": repeats,
+        "n_way": chosen.classifier.num_classes,
+        "num_samples": chosen.sampling.num_samples,
+        "ridge_target": target,
+        "methods": {name: {m: s.as_dict() for m, s in scores.items()} for name, scores in methods.items()},
+        "seconds": {name: round(value, 2) for name, value in seconds.items()}
+        | {"total": round(time.perf_counter() - started, 2)},
+        "fingerprint": dataset.fingerprint,
+        "versions": versions(),
+    }
+    write_results(out, metrics, painted, {**world_run.histories, **brain_run.histories}, settings)
+    say(f"done    {out / 'report.html'}")
+    return metrics
+
+
+def _claim(out: Path, settings: DemoSettings) -> dict[str, Any] | None:
+    """Make the folder this run's own; returns its metrics if it is finished."""
+    asked = json.loads(json.dumps(vars(settings)))
+    note = out / "settings.json"
+    if note.exists():
+        found = json.loads(note.read_text(encoding="utf-8"))
+        differing = [f"{k} was {found.get(k)!r}, now {v!r}" for k, v in asked.items() if found.get(k) != v]
+        if differing:
+            raise ValueError(f"{out} holds another run: {'; '.join(differing)}; choose another --out or delete it")
+        if (out / "metrics.json").exists() and (out / "report.html").exists():
+            return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    write_json(note, asked)
+    return None
+
+
+def _world(
+    settings: DemoSettings, chosen: Preset, out: Path, training: dict[str, Any], say: Callable[[str], None]
+) -> tuple[World, Run]:
+    if settings.preset == "smoke":
+        say("world   training first stage, prior, referee and image autoencoder")
+        run = Run(out / "world", options=training)
+        return chain.train_world(settings.dataset, chosen, settings.seed, run), run
+    say("world   shipped first stage, prior, referee and image autoencoder")
+    return chain.load_world(chain.shipped(settings.dataset), chosen), Run()
+
+
+def _brain(
+    settings: DemoSettings,
+    chosen: Preset,
+    dataset: BrainDataset,
+    world: World,
+    out: Path,
+    training: dict[str, Any],
+    say: Callable[[str], None],
+) -> tuple[Brain, Run]:
+    if settings.trains_brain:
+        say("brain   training phase 1, phase 2 and fine-tuning")
+        run = Run(out / "brain", options=training)
+        return chain.train_brain(dataset, world, chosen, settings.seed, run), run
+    say("brain   shipped phase 1, phase 2 and fine-tuning of simulated subject 1")
+    return chain.load_brain(chain.shipped(settings.dataset), dataset, world, chosen), Run()
+
+
+def fit_rival(dataset: BrainDataset, world: World) -> tuple[RidgeToImages, str]:
+    """Ridge to pixels and to the first stage's latents; the one whose validation pictures correlate better."""
+    train, val, diffusion = dataset["train"], dataset["val"], world.diffusion
+    rivals = {
+        "pixels": RidgeToImages(),
+        "latents": RidgeToImages(
+            encode=lambda images: encode_images(diffusion, images).numpy(),
+            decode=lambda latents: to_uint8(
+                diffusion.decode(torch.as_tensor(latents, dtype=torch.float32, device=diffusion.latent_scale.device))
+            ),
+        ),
+    }
+    for rival in rivals.values():
+        rival.fit_images(train.voxels, train.images, val.voxels, val.images)
+    quality = {name: pcc(rival.reconstruct(val.voxels), val.images).mean() for name, rival in rivals.items()}
+    best = max(quality, key=quality.get)
+    return rivals[best], best
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Reconstructions beside what was seen: uint8 (n, samples, h, w, 3) and (n, h, w, 3)."""
+
+    images: np.ndarray
+    truth: np.ndarray
+
+
+def first_trials(split: Split) -> Split:
+    """The first trial of every stimulus, unaveraged, in order of stimulus number."""
+    return split.rows(np.unique(split.stimulus, return_index=True)[1])
+
+
+def paint_test(
+    dataset: BrainDataset, pipe: FMRIToImagePipeline, rival: RidgeToImages, chosen: Preset, seed: int
+) -> dict[str, Painted]:
+    """Test pictures by our method and by ridge: repeats averaged, and single trials where there are repeats."""
+    test, sampling = dataset["test"], chosen.sampling
+    scans = {"": test.average_repeats()}
+    if len(scans[""]) < len(test):
+        scans["_single_trial"] = first_trials(test)
+    if "test_seen" in dataset.splits:
+        scans["_seen_categories"] = dataset["test_seen"].average_repeats()
+    painted = {}
+    for ending, scan in scans.items():
+        images = pipe(
+            scan.voxels,
+            num_samples=sampling.num_samples,
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+        ).images
+        painted[f"visdec{ending}"] = Painted(images, scan.images)
+        painted[f"ridge{ending}"] = Painted(rival.reconstruct(scan.voxels)[:, None], scan.images)
+    return painted
+
+
+def score_all(painted: dict[str, Painted], world: World, chosen: Preset, seed: int) -> dict[str, dict[str, Score]]:
+    """Every method under the same metrics, and our own pictures once more against the wrong stimuli."""
+    shuffled = painted["visdec"]
+    wrong = np.roll(np.arange(len(shuffled.truth)), 1)  # nobody keeps the own scan
+    wrong = np.random.default_rng(seed).permutation(len(wrong))[wrong] if len(wrong) > 3 else wrong
+    everything = {**painted, "visdec_shuffled": Painted(shuffled.images[wrong], shuffled.truth)}
+    return {
+        name: evaluate(
+            result.images,
+            result.truth,
+            classify=world.classifier.classify,
+            generator=np.random.default_rng(seed),
+            n_way=chosen.classifier.num_classes,
+        )
+        for name, result in everything.items()
+    }
+
+
+def write_results(
+    out: Path,
+    metrics: dict[str, Any],
+    painted: dict[str, Painted],
+    histories: dict[str, list[dict[str, Any]]],
+    settings: DemoSettings,
+) -> None:
+    """gallery.png, report.html and, last, metrics.json: its presence says the run is finished."""
+    ours, ridge = painted["visdec"], painted["ridge"]
+    averaged = metrics["repeats_averaged"]
+    title = f"{metrics['dataset']}: seen and reconstructed" + (
+        f" ({averaged} repeats averaged)" if averaged > 1 else ""
+    )
+    draw = partial(
+        plotting.gallery,
+        ours.truth,
+        {"visdec": ours.images, "ridge": ridge.images},
+        simulated=metrics["simulated"],
+        title=title,
+    )
+    plotting.save_figure(draw(), out / "gallery.png")
+    write_report(
+        out / "report.html",
+        metrics=metrics,
+        gallery=draw,
+        histories=histories or None,
+        settings=vars(settings),
+        notes=LIMITS,
+    )
+    write_json(out / "metrics.json", metrics)
+
+
+def write_json(path: Path, content: Any) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers may depend on."""
+    names = ("visdec-lite", "torch", "diffusers", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
