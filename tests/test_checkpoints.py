@@ -141,7 +141,9 @@ def test_a_field_that_is_gone_is_named_too(path):
 def test_missing_and_unexpected_names_are_counted_and_named(path):
     model = Model(2)
     model.third, model.second = nn.Linear(1, 1), nn.Identity()
-    refused(path, r"2 names missing \(third.bias, third.weight\), 2 unexpected \(second.bias, second.weight\)", model=model)
+    refused(
+        path, r"2 names missing \(third.bias, third.weight\), 2 unexpected \(second.bias, second.weight\)", model=model
+    )
 
 
 def test_other_shapes_are_named_and_nothing_is_loaded_as_far_as_it_fits(path):
@@ -154,7 +156,7 @@ def test_other_shapes_are_named_and_nothing_is_loaded_as_far_as_it_fits(path):
 
 
 def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no weights at .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*nowhere"):
         load_weights(tmp_path / "nowhere", Model(1), "toy", CONFIG)
 
 

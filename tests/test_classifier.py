@@ -31,7 +31,7 @@ def primaries(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]
 
 def test_it_learns_what_is_obvious(rng):
     model, (images, labels), (unseen, truth) = build(), primaries(200, rng), primaries(100, rng)
-    config = TrainingConfig(steps=40, batch_size=32, learning_rate=3e-3, log="none")
+    config = TrainingConfig(steps=15, batch_size=32, learning_rate=1e-2, log="none")
     result = train_classifier(model, images, labels, unseen, truth, config, progress=False, device="cpu")
     assert (model.classify(unseen).argmax(1) == truth).mean() == 1.0
     validated = [row for row in result.history if row["split"] == "val"][-1]
@@ -40,7 +40,7 @@ def test_it_learns_what_is_obvious(rng):
 
 def test_labels_that_have_nothing_to_do_with_the_pictures_stay_at_chance(rng):
     model, (images, labels), (unseen, truth) = build(), primaries(200, rng), primaries(300, rng)
-    config = TrainingConfig(steps=20, batch_size=32, learning_rate=3e-3, log="none")
+    config = TrainingConfig(steps=10, batch_size=32, learning_rate=3e-3, log="none")
     train_classifier(model, images, rng.permutation(labels), unseen, truth, config, progress=False, device="cpu")
     log_loss = -np.log(model.classify(unseen)[np.arange(300), truth]).mean()
     assert log_loss > 0.8 * np.log(3)  # guessing scores log(3)

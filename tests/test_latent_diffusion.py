@@ -105,7 +105,7 @@ def test_first_stage_shapes_and_range(model):
 
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 1, 16, 16), (3, 16, 16)])
 def test_first_stage_refuses_other_images(model, shape):
-    with pytest.raises(ValueError, match=r"takes \(batch, 3, 16, 16\).*resize_images\(images, 16\)"):
+    with pytest.raises(ValueError, match=r"stage takes \(batch, .*3, 16, 16\).*resize_images\(images, 16\)"):
         model.encode(torch.zeros(shape))
 
 

@@ -156,5 +156,5 @@ def test_pictures_beyond_one_chunk_are_the_same_pictures(rng):
 
 
 def test_a_size_too_small_for_the_shapes_is_an_error(scenes):
-    with pytest.raises(ValueError, match="image size 15 is too small.*16 or more"):
+    with pytest.raises(ValueError, match=r"image size 15 is too small.*16 or more"):
         render(scenes, 15)

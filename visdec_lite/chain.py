@@ -27,7 +27,7 @@ from visdec_lite import stages
 from visdec_lite.checkpoints import load_weights, save_weights
 from visdec_lite.classifier import CategoryClassifier
 from visdec_lite.conditioning import FMRIConditioner
-from visdec_lite.datasets import BrainDataset, digits69, simulated
+from visdec_lite.datasets import BrainDataset, digits69, simulated, stimuli
 from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
 from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.masked_autoencoder import MaskedAutoencoder
@@ -39,10 +39,12 @@ from visdec_lite.training import TrainingConfig, TrainingResult
 
 logger = logging.getLogger(__name__)
 
+# the pictures of a data set's world, drawn without any brain; and the names of their labels
 PICTURES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "simulated": simulated.labelled_pictures,
     "digits69": digits69.labelled_pictures,
 }
+CATEGORIES = {"simulated": stimuli.CATEGORY_NAMES, "digits69": digits69.CATEGORY_NAMES}
 BRAIN_STAGES = ("pretrain", "fuse", "finetune")
 
 
@@ -127,7 +129,12 @@ def train_world(dataset: str, preset: Preset, seed: int, run: Run) -> World:
 
     Args:
         dataset: "simulated" (rendered scenes) or "digits69" (handwritten digits, without its stimuli).
+
+    Raises:
+        ValueError: there are no pictures of that name.
     """
+    if dataset not in PICTURES:
+        raise ValueError(f"no pictures to learn a prior from for {dataset!r}; there are {', '.join(PICTURES)}")
     world, size = new_world(preset, seed), preset.diffusion.image_size
     draw, count = PICTURES[dataset], preset.prior_pictures
     images, labels = draw(count, seed=seed, image_size=size, part="train")

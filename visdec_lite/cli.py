@@ -89,6 +89,8 @@ def train(
     from visdec_lite.presets import preset as preset_named
 
     chosen = preset_named(preset, **_pairs(overrides)).with_seed(seed)
+    if dataset in chain.CATEGORIES:
+        chosen = chosen.with_categories(len(chain.CATEGORIES[dataset]))
     out = out or Path("runs") / f"train-{dataset}-{preset}"
     run = chain.Run(out, half=half, options={"device": device})
     if stage is Stage.prior:

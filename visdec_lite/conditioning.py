@@ -10,6 +10,9 @@ Source: Sun et al., NeurIPS 2023, section 3.3; time-step conditioning as in Chen
 from __future__ import annotations
 
 import torch
+
+# `ModelMixin` must stay a name of this module: when a pipeline is loaded, diffusers looks for it beside
+# FMRIConditioner to learn how that is loaded.
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn

@@ -83,10 +83,12 @@ def run_demo(
     if finished is not None:
         say(f"{out} holds this run already, finished; delete the folder to run it again")
         return finished
-    chosen = preset(settings.preset, **settings.overrides).with_seed(settings.seed)
-    options = {} if settings.path is None else {"path": settings.path}
     say(f"data    {settings.dataset}")
-    dataset = chain.ready_for(load_dataset(settings.dataset, **options), chosen)
+    options = {} if settings.path is None else {"path": settings.path}
+    dataset = load_dataset(settings.dataset, **options)
+    chosen = preset(settings.preset, **settings.overrides).with_seed(settings.seed)
+    chosen = chosen.with_categories(len(dataset.category_names))
+    dataset = chain.ready_for(dataset, chosen)
     training = {"device": device, "progress": progress}
 
     world, world_run = _world(settings, chosen, out, training, say)
@@ -112,7 +114,7 @@ def run_demo(
         "trained_live": settings.trains_brain,
         "n_test": len(painted["visdec"].truth),
         "repeats_averaged": repeats,
-        "n_way": chosen.classifier.num_classes,
+        "n_way": len(dataset.category_names),
         "num_samples": chosen.sampling.num_samples,
         "ridge_target": target,
         "methods": {name: {m: s.as_dict() for m, s in scores.items()} for name, scores in methods.items()},

@@ -101,8 +101,10 @@ class FMRIToImagePipeline(DiffusionPipeline):
         size, channels = self.unet.config.sample_size, self.unet.config.in_channels
         noise = torch.randn(len(context), channels, size, size, generator=generator).to(context)
 
+        self.scheduler.set_timesteps(num_inference_steps)
+        steps = len(self.scheduler.timesteps)  # PLMS takes one more than it is asked for
         pictures = []
-        with self.progress_bar(total=-(-len(noise) // batch_size) * num_inference_steps) as bar:
+        with self.progress_bar(total=-(-len(noise) // batch_size) * steps) as bar:
             for start in range(0, len(noise), batch_size):
                 rows = slice(start, start + batch_size)
                 latents = denoise(

@@ -46,6 +46,10 @@ _SPARE = ((GREEN, "D"), (PURPLE, "^"), (VERMILLION, "v"), (BLUE, "P"), (ORANGE, 
 SINGLE_TRIAL = "_single_trial"  # ends the name of a method whose scans were not averaged
 METHOD_ENDINGS = {SINGLE_TRIAL: ", single trials", "_shuffled": ", shuffled voxels"}
 STAGE_LABELS = {
+    "classifier": "category classifier",
+    "image_autoencoder": "image autoencoder",
+    "first_stage": "first stage: pictures to latents",
+    "diffusion": "diffusion prior",
     "pretrain": "phase 1: masked fMRI",
     "fuse": "phase 2: fMRI with images",
     "finetune": "fine-tuning the diffusion model",

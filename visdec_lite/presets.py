@@ -57,6 +57,11 @@ class Preset:
         """The fMRI autoencoder for a data set of so many voxels (a multiple of the patch size)."""
         return replace(self.autoencoder, num_voxels=num_voxels)
 
+    def with_categories(self, num_categories: int) -> Preset:
+        """Prior and referee for so many categories."""
+        diffusion = replace(self.diffusion, num_classes=num_categories)
+        return replace(self, diffusion=diffusion, classifier=replace(self.classifier, num_classes=num_categories))
+
     def with_seed(self, seed: int) -> Preset:
         """The same numbers, every stage seeded by `seed`."""
         stages = {f.name: getattr(self, f.name) for f in fields(self)}

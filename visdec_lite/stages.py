@@ -299,7 +299,8 @@ def _validator(loss_fn: LossFunction, data: dict[str, Tensor | np.ndarray]) -> V
 
     def validate(model: nn.Module) -> dict[str, float]:
         generator = torch.Generator().manual_seed(VALIDATION_SEED)
-        return _mean_over_batches(lambda batch: loss_fn(model, batch, generator), data)
+        device = next(model.parameters()).device
+        return _mean_over_batches(lambda batch: loss_fn(model, batch, generator), data, device)
 
     return validate
 
@@ -307,13 +308,14 @@ def _validator(loss_fn: LossFunction, data: dict[str, Tensor | np.ndarray]) -> V
 def _mean_over_batches(
     terms_of: Callable[[dict[str, Tensor]], dict[str, Tensor]],
     data: dict[str, Tensor | np.ndarray],
+    device: torch.device,
     batch_size: int = 128,
 ) -> dict[str, float]:
     """Terms averaged over all rows, so that the value does not depend on how they are cut into batches."""
     totals: dict[str, float] = {}
     num_rows = len(next(iter(data.values())))
     for start in range(0, num_rows, batch_size):
-        batch = {name: torch.as_tensor(rows[start : start + batch_size]) for name, rows in data.items()}
+        batch = {name: torch.as_tensor(rows[start : start + batch_size]).to(device) for name, rows in data.items()}
         size = len(next(iter(batch.values())))
         for name, term in terms_of(batch).items():
             totals[name] = totals.get(name, 0.0) + float(term) * size / num_rows

@@ -40,6 +40,7 @@ CITATION = (
     "van Gerven, M. A. J., de Lange, F. P., & Heskes, T. (2010). Neural decoding with hierarchical "
     "generative models. Neural Computation, 22(12), 3127-3142."
 )
+CATEGORY_NAMES = ("six", "nine")
 SIDE = 28  # pixels of a stored digit
 IMAGE_SIZE = 32  # with border: halves down to 1, which image models need
 
@@ -100,7 +101,7 @@ def load(
     return BrainDataset(
         name="digits69",
         splits={name: scaled.rows(mask) for name, mask in rows.items() if mask.any()},
-        category_names=("six", "nine"),
+        category_names=CATEGORY_NAMES,
         rois={"all": np.ones(scaled.voxels.shape[1], dtype=bool)},
         simulated=False,
         licence=LICENCE,

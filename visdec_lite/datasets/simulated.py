@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -72,17 +72,11 @@ class SimulationConfig:
     run_length: int = 60  # trials a run
 
     def __post_init__(self) -> None:
-        for name in (
-            "subject",
-            "num_train",
-            "num_val",
-            "num_pretrain",
-            "num_test",
-            "num_test_seen",
-            "test_repeats",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"SimulationConfig.{name} is {getattr(self, name)}, expected 1 or more")
+        counts = ("subject", "num_train", "num_val", "num_pretrain", "num_test", "num_test_seen", "test_repeats")
+        lowest = {**dict.fromkeys(counts, 1), "run_length": 1, "pool_subjects": 0, "seed": 0}
+        for name, least in lowest.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"SimulationConfig.{name} is {getattr(self, name)}, expected {least} or more")
         if not 0 < self.ceiling <= 1:
             raise ValueError(f"SimulationConfig.ceiling is {self.ceiling}, expected a correlation in (0, 1]")
         shares = (self.shared_noise, self.drift, self.carry_over)
@@ -112,13 +106,18 @@ class VisualCortex:
             self._respond[region] = self._tune(region, count, rng)
             start += count
         self.noise_ceiling = config.ceiling * rng.beta(2.3, 2.6, total)
-        self.noise_ceiling[self.rois["other"]] = 0.0
+        self.noise_ceiling[self._silent] = 0.0
         self._shared = rng.standard_normal((12, total)) / np.sqrt(12)  # 12 common sources of noise
         self._calibrate()
 
     @property
     def num_voxels(self) -> int:
         return len(self.noise_ceiling)
+
+    @property
+    def _silent(self) -> np.ndarray:
+        """Voxels that respond to nothing; none, if the config leaves them out."""
+        return self.rois.get("other", np.zeros(sum(count for _, count in self.config.voxels), dtype=bool))
 
     def respond(self, scenes: Scenes) -> np.ndarray:
         """Noiseless responses, float32, shape (n, num_voxels): unit variance over the training categories."""
@@ -162,7 +161,7 @@ class VisualCortex:
     def _calibrate(self) -> None:
         rng = np.random.default_rng([2023, self.config.subject, 1])
         raw = self._raw(draw_scenes(rng.choice(TRAIN_CATEGORIES, 1000), rng))
-        self._mean, self._std = raw.mean(0), np.where(self.rois["other"], 1.0, raw.std(0))
+        self._mean, self._std = raw.mean(0), np.where(self._silent, 1.0, raw.std(0))
 
 
 class _Seen:
@@ -370,11 +369,7 @@ def _simulate_pool(config: SimulationConfig, own: VisualCortex, rng: np.random.G
     voxels, subject = [], []
     for person, count in counts.items():
         if count:
-            cortex = (
-                own
-                if person == config.subject
-                else VisualCortex(SimulationConfig(subject=person, voxels=config.voxels))
-            )
+            cortex = own if person == config.subject else VisualCortex(replace(config, subject=person))
             measured = cortex.measure(cortex.respond(draw_scenes(rng.choice(TRAIN_CATEGORIES, count), rng)), rng)
             voxels.append(measured)
             subject.append(np.full(count, person, dtype=np.int64))
