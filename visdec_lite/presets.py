@@ -131,7 +131,7 @@ def _class() -> Preset:
             steps=2000, batch_size=64, learning_rate=1e-3, validate_every=250, checkpoint_every=250
         ),
         fusing=TrainingConfig(
-            steps=2200, batch_size=64, learning_rate=1e-3, validate_every=200, checkpoint_every=200
+            steps=1600, batch_size=64, learning_rate=1e-3, validate_every=200, checkpoint_every=200
         ),
         finetuning=TrainingConfig(
             steps=6000, batch_size=32, learning_rate=1e-3, gradient_clip=1.0, ema_decay=0.998,

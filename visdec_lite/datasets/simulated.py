@@ -3,8 +3,9 @@
 In: scenes (datasets.stimuli). Out: voxels, in the sample contract of `base`. Each region sees what its namesake is
 known for:
 
-* V1, V2, V3: oriented contrast energy and lightness inside population receptive fields that grow with
-  eccentricity and from area to area, compressed as in Kay et al. (2013). They know where, and how bright.
+* V1, V2, V3: oriented contrast energy (of lightness and of colour edges) and lightness inside population receptive
+  fields that grow with eccentricity and from area to area, compressed as in Kay et al. (2013). They know where, and
+  how bright.
 * V4: opponent colour in wide fields, normalised by the colour energy there. It knows which colour.
 * LOC: tuning to shape and colour wherever the object stands (Grill-Spector et al., 2001), graded by how alike two
   shapes look. It knows what.
@@ -43,6 +44,8 @@ from visdec_lite.datasets.stimuli import (
 from visdec_lite.files import atomic_path
 from visdec_lite.preprocessing import ZScore
 
+# What the data are made by, read when it is imported: an edited simulation never meets an old cache.
+_SOURCES = tuple(Path(__file__).with_name(name).read_bytes() for name in ("simulated.py", "stimuli.py"))
 RETINA = 32  # pixels a side that the cortex sees, whatever the size of the picture
 TEST_CATEGORIES = np.array([shape * len(COLOURS) + shape % len(COLOURS) for shape in range(len(SHAPES))])
 TRAIN_CATEGORIES = np.setdiff1d(np.arange(len(CATEGORY_NAMES)), TEST_CATEGORIES)
@@ -107,7 +110,8 @@ class VisualCortex:
             start += count
         self.noise_ceiling = config.ceiling * rng.beta(2.3, 2.6, total)
         self.noise_ceiling[self._silent] = 0.0
-        self._shared = rng.standard_normal((12, total)) / np.sqrt(12)  # 12 common sources of noise
+        shared = rng.standard_normal((12, total))  # 12 common sources of noise, felt with unit variance
+        self._shared = shared / np.linalg.norm(shared, axis=0)
         self._calibrate()
 
     @property
@@ -167,8 +171,7 @@ class VisualCortex:
 class _Seen:
     """What reaches the cortex: scenes, their pictures in [0, 1], and the contrast energy all early areas share."""
 
-    ORIENTATIONS = np.arange(4) * np.pi / 4
-    FREQUENCIES = (3.0, 6.0)  # cycles an image
+    CHANNELS = tuple((f, o * np.pi / 4) for f in (3.0, 6.0) for o in range(4))  # cycles an image, orientation
 
     def __init__(self, scenes: Scenes) -> None:
         self.scenes = scenes
@@ -177,22 +180,29 @@ class _Seen:
 
     @cached_property
     def energy(self) -> np.ndarray:
-        """Phase-invariant Gabor energy at half resolution, shape (n, channels, (RETINA / 2) ** 2)."""
-        spectrum = scipy.fft.fft2(self.grey - self.grey.mean((1, 2), keepdims=True))
-        maps = [np.abs(scipy.fft.ifft2(spectrum * kernel)) ** 2 for kernel in self._kernels()]
-        maps = np.stack(maps, axis=1).reshape(len(self.grey), -1, RETINA // 2, 2, RETINA // 2, 2)
-        return maps.mean((3, 5)).reshape(*maps.shape[:2], -1)
+        """Phase-invariant Gabor energy, summed over lightness and two opponent colours, at half resolution.
 
-    def _kernels(self) -> list[np.ndarray]:
-        """One-sided Gaussians in the frequency plane: analytic Gabors, whose modulus is the energy."""
-        axis = np.fft.fftfreq(RETINA) * RETINA
-        fy, fx = np.meshgrid(axis, axis, indexing="ij")
-        distance = [
-            ((fx - f * np.cos(o)) ** 2 + (fy - f * np.sin(o)) ** 2) / (0.35 * f) ** 2
-            for f in self.FREQUENCIES
-            for o in self.ORIENTATIONS
-        ]
-        return [np.exp(-squared / 2).astype(np.float32) for squared in distance]
+        V1 has cells for colour edges too: a shape as bright as its background is still somewhere. Shape
+        (n, channels, (RETINA / 2) ** 2).
+        """
+        red, green, blue = np.moveaxis(self.picture, -1, 0)
+        signals = np.stack([self.grey, 0.7 * (red - green), 0.7 * (blue - (red + green) / 2)], axis=1)
+        spectrum = scipy.fft.fft2(signals - signals.mean((2, 3), keepdims=True))
+        maps = [self._energy_at(spectrum, f * np.cos(o), f * np.sin(o), 0.35 * f) for f, o in self.CHANNELS]
+        return np.stack(maps, axis=1).reshape(len(self.grey), len(maps), -1)
+
+    @staticmethod
+    def _energy_at(spectrum: np.ndarray, fx: float, fy: float, spread: float) -> np.ndarray:
+        """Energy of Gabors at one frequency (cycles an image), shape (n, RETINA / 2, RETINA / 2).
+
+        A one-sided Gaussian in the frequency plane is an analytic Gabor, and its modulus the energy. Only the part of
+        the spectrum around its centre matters, so the inverse transform is a small one.
+        """
+        half = RETINA // 2
+        x, y = (round(f) - half // 2 + np.arange(half) for f in (fx, fy))
+        gabor = np.exp(-((x[None, :] - fx) ** 2 + (y[:, None] - fy) ** 2) / (2 * spread**2)).astype(np.float32)
+        around = spectrum[:, :, y[:, None] % RETINA, x[None, :] % RETINA]
+        return (np.abs(scipy.fft.ifft2(around * gabor)) ** 2).sum(1) / 16
 
 
 class _EarlyArea:
@@ -208,8 +218,7 @@ class _EarlyArea:
         self.x = (eccentricity * np.cos(angle))[order]
         self.y = (eccentricity * np.sin(angle))[order]
         self.radius = offset + slope * eccentricity[order]
-        channels = len(_Seen.ORIENTATIONS) * len(_Seen.FREQUENCIES)
-        weights = rng.dirichlet(np.full(channels, 1.5), count)  # every voxel mixes orientation columns
+        weights = rng.dirichlet(np.full(len(_Seen.CHANNELS), 1.5), count)  # every voxel mixes orientation columns
         self.weights = weights.astype(np.float32)
         self.lightness = rng.normal(0, 1.0, count).astype(np.float32)
         self.fields = _gaussian_fields(self.x, self.y, self.radius, RETINA)
@@ -323,7 +332,7 @@ def load(
         raise ValueError(f"pass a config or single fields, not both; got a config and {sorted(overrides)}")
     config = config or SimulationConfig(**overrides)
     folder = Path(cache or os.environ.get("VISDEC_CACHE") or Path.home() / ".cache" / "visdec_lite")
-    mark = fingerprint(repr(sorted(asdict(config).items())), Path(__file__).read_bytes(), _stimuli_source())
+    mark = fingerprint(repr(sorted(asdict(config).items())), *_SOURCES)
     path = folder / f"simulated-{mark[:16]}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as file:
@@ -333,10 +342,6 @@ def load(
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **columns)
     return _assemble(config, columns, mark)
-
-
-def _stimuli_source() -> bytes:
-    return Path(__file__).with_name("stimuli.py").read_bytes()
 
 
 def _simulate(config: SimulationConfig) -> dict[str, np.ndarray]:
@@ -371,7 +376,7 @@ def _simulate_pool(config: SimulationConfig, own: VisualCortex, rng: np.random.G
         if count:
             cortex = own if person == config.subject else VisualCortex(replace(config, subject=person))
             measured = cortex.measure(cortex.respond(draw_scenes(rng.choice(TRAIN_CATEGORIES, count), rng)), rng)
-            voxels.append(measured)
+            voxels.append(ZScore.fit(measured).apply(measured) if count > 1 else measured)
             subject.append(np.full(count, person, dtype=np.int64))
     return {"pretrain/voxels": np.concatenate(voxels), "pretrain/subject": np.concatenate(subject)}
 
