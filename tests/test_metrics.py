@@ -74,32 +74,24 @@ def test_ssim_of_nearly_flat_images_is_scikit_images():
     """Where the variances cancel almost completely rounding would show."""
     truth = 250 + noise(2, 16, 16) % 2
     made = 250 + noise(2, 16, 16, seed=1) % 3
-    theirs = [
-        structural_similarity(a, b, data_range=255, channel_axis=-1) for a, b in zip(made, truth, strict=True)
-    ]
+    theirs = [structural_similarity(a, b, data_range=255, channel_axis=-1) for a, b in zip(made, truth, strict=True)]
     np.testing.assert_allclose(metrics.ssim(made, truth), theirs, atol=1e-12)
 
 
 def test_ssim_is_near_torchmetrics_and_orders_alike():
     """torchmetrics slides an 11 x 11 Gaussian and looks past the border: the numbers agree roughly."""
     truth = noise(1, 32, 32)
-    made = np.stack(
-        [(w * truth + (1 - w) * noise(1, 32, 32, seed=2)).astype(np.uint8) for w in (0.9, 0.6, 0.3)]
-    )
+    made = np.stack([(w * truth + (1 - w) * noise(1, 32, 32, seed=2)).astype(np.uint8) for w in (0.9, 0.6, 0.3)])
     ours = [metrics.ssim(m, truth)[0] for m in made]
     as_torch = [torch.tensor(m / 255.0).permute(0, 3, 1, 2) for m in (*made, truth)]
-    theirs = [
-        structural_similarity_index_measure(m, as_torch[-1], data_range=1.0).item() for m in as_torch[:-1]
-    ]
+    theirs = [structural_similarity_index_measure(m, as_torch[-1], data_range=1.0).item() for m in as_torch[:-1]]
     np.testing.assert_allclose(ours, theirs, atol=0.05)
     assert ours[0] > ours[1] > ours[2]
 
 
 def test_ssim_of_grey_images_is_that_of_one_channel():
     truth, made = (np.repeat(noise(2, 10, 10, seed=seed)[..., :1], 3, axis=-1) for seed in (0, 1))
-    theirs = [
-        structural_similarity(a[..., 0], b[..., 0], data_range=255) for a, b in zip(made, truth, strict=True)
-    ]
+    theirs = [structural_similarity(a[..., 0], b[..., 0], data_range=255) for a, b in zip(made, truth, strict=True)]
     np.testing.assert_allclose(metrics.ssim(made, truth), theirs, atol=1e-12)
 
 
@@ -161,9 +153,7 @@ def test_pairwise_perfect_is_one_and_negative_is_below_chance(measure):
 def test_pairwise_of_one_picture_for_all_is_exactly_half(measure, picture):
     truth = noise(7, 10, 8)
     one = noise(1, 10, 8, seed=5) if picture == "noise" else np.full((1, 10, 8, 3), 128, np.uint8)
-    assert pairwise_identification(np.repeat(one, 7, axis=0), truth, measure).mean() == pytest.approx(
-        0.5, abs=1e-15
-    )
+    assert pairwise_identification(np.repeat(one, 7, axis=0), truth, measure).mean() == pytest.approx(0.5, abs=1e-15)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -238,9 +228,7 @@ def test_all_classes_leave_nothing_to_draw():
     probabilities, true_class = rng().random((30, 2, 12)), np.arange(30) % 12
     right = (probabilities.argmax(-1) == true_class[:, None]).mean(axis=1)
     np.testing.assert_array_equal(n_way_top_k(probabilities, true_class, n_way=12), right)
-    np.testing.assert_array_equal(
-        n_way_top_k(probabilities, true_class, 12, trials=3, generator=rng()), right
-    )
+    np.testing.assert_array_equal(n_way_top_k(probabilities, true_class, 12, trials=3, generator=rng()), right)
     assert (n_way_top_k(probabilities, true_class, 12, top_k=12) == 1).all()
 
 
@@ -266,9 +254,7 @@ def test_trials_come_from_the_generator():
 
 def test_bootstrap_covers_the_true_mean_in_about_95_percent():
     generator = rng()
-    intervals = [
-        bootstrap_interval(generator.normal(3.0, 2.0, 80), generator, resamples=500) for _ in range(400)
-    ]
+    intervals = [bootstrap_interval(generator.normal(3.0, 2.0, 80), generator, resamples=500) for _ in range(400)]
     coverage = np.mean([low <= 3.0 <= high for low, high in intervals])
     assert 0.91 < coverage < 0.98  # 4 standard errors below, percentile intervals being a little short
     width = np.mean([high - low for low, high in intervals])
@@ -310,9 +296,7 @@ def test_evaluate_agrees_with_its_parts_and_measures_chance_on_mismatched_pairs(
         assert scores[measure].value == pytest.approx(getattr(metrics, measure)(made, truth).mean())
         identified = pairwise_identification(made, truth, measure).mean()
         assert scores[f"pairwise_{measure}"].value == pytest.approx(identified)
-        others = [
-            getattr(metrics, measure)(made, np.roll(truth, shift, axis=0)).mean() for shift in range(1, 6)
-        ]
+        others = [getattr(metrics, measure)(made, np.roll(truth, shift, axis=0)).mean() for shift in range(1, 6)]
         assert scores[measure].chance == pytest.approx(np.mean(others))
     assert "n_way_top1" not in scores
 

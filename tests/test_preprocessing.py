@@ -51,9 +51,7 @@ def test_zscore_of_a_constant_or_broken_voxel_is_an_error_with_a_way_out(rng):
     voxels = rng.normal(size=(10, 5)).astype(np.float32)
     voxels[:, 1] = 0.1  # constant, though its computed spread is not exactly 0
     voxels[3, 4] = np.nan
-    with pytest.raises(
-        ValueError, match=r"2 of 5 voxels .*1 hold NaN.*1 are constant \(first: column 1\)"
-    ) as error:
+    with pytest.raises(ValueError, match=r"2 of 5 voxels .*1 hold NaN.*1 are constant \(first: column 1\)") as error:
         ZScore.fit(voxels)
     assert "valid_voxels" in str(error.value)
     mask = valid_voxels(voxels)
@@ -113,9 +111,7 @@ def test_zero_padding_differs_from_wrapping_and_both_undo(rng):
     assert np.array_equal(unpad(torch.from_numpy(zeros), count).numpy(), voxels)
 
 
-@pytest.mark.parametrize(
-    ("voxels", "multiple", "expected"), [(3092, 16, 3104), (3104, 16, 3104), (3, 16, 16)]
-)
+@pytest.mark.parametrize(("voxels", "multiple", "expected"), [(3092, 16, 3104), (3104, 16, 3104), (3, 16, 16)])
 def test_padded_length_is_the_next_multiple(voxels, multiple, expected):
     assert pad_voxels(np.ones((1, voxels)), multiple)[0].shape == (1, expected)
 
@@ -248,9 +244,7 @@ def test_pad_images_centres(rng):
     assert np.array_equal(padded[:, 2:-2, 2:-2], images)
     assert padded.sum() == images.sum()
     white = pad_images(images[:, :27], 32, value=255)
-    assert (white[:, [0, 1, 29, 30, 31]] == 255).all() and np.array_equal(
-        white[:, 2:29, 2:-2], images[:, :27]
-    )
+    assert (white[:, [0, 1, 29, 30, 31]] == 255).all() and np.array_equal(white[:, 2:29, 2:-2], images[:, :27])
     with pytest.raises(ValueError, match="28 x 28, larger than the 16"):
         pad_images(images, 16)
     with pytest.raises(ValueError, match="border value is 256"):

@@ -75,9 +75,7 @@ def test_nothing_is_listed_twice(pyproject, environment):
         listed += [name for name in names(requirements) if name != project["name"]]
     assert len(listed) == len(set(listed)), f"twice: { {name for name in listed if listed.count(name) > 1} }"
     conda = conda_packages(environment)
-    assert set(conda) == {"python", "pip"}, (
-        "packages belong into pyproject.toml, which environment.yml installs"
-    )
+    assert set(conda) == {"python", "pip"}, "packages belong into pyproject.toml, which environment.yml installs"
 
 
 def test_extra_all_is_all_the_others(pyproject):

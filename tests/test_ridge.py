@@ -35,9 +35,7 @@ def test_weights_and_predictions_are_scikit_learns(shape, alpha):
 def test_alpha_is_the_brute_force_choice(shape):
     (x, y, x_val, y_val), _ = planted(*shape, noise=5.0)
     ours = RidgeDecoder().fit(x, y, x_val, y_val)
-    errors = [
-        np.mean((Ridge(alpha=alpha).fit(x, y).predict(x_val) - y_val) ** 2) for alpha in ours.config.alphas
-    ]
+    errors = [np.mean((Ridge(alpha=alpha).fit(x, y).predict(x_val) - y_val) ** 2) for alpha in ours.config.alphas]
     np.testing.assert_allclose(ours.validation_curve_, errors, rtol=1e-6)
     assert ours.alpha_ == ours.config.alphas[int(np.argmin(errors))]
 
@@ -64,9 +62,7 @@ def test_warns_at_the_edge_of_the_grid_only(caplog):
     with caplog.at_level(logging.WARNING):
         inside = RidgeDecoder().fit(x, y, x_val, y_val)
         assert 1 < inside.alpha_ < 1e6 and not caplog.records
-        RidgeDecoder(RidgeConfig(alphas=(inside.alpha_,))).fit(
-            x, y, x_val, y_val
-        )  # a choice of one is no edge
+        RidgeDecoder(RidgeConfig(alphas=(inside.alpha_,))).fit(x, y, x_val, y_val)  # a choice of one is no edge
         assert not caplog.records
         for alphas in ((1e5, 1e6), (1e-3, 1e-2)):
             caplog.clear()

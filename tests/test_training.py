@@ -39,9 +39,7 @@ def small_model(dropout: float = 0.0) -> nn.Sequential:
         return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(dropout), nn.Linear(8, 1))
 
 
-def squared_error(
-    model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
-) -> dict[str, Tensor]:
+def squared_error(model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     error = (model(batch["x"]) - batch["y"]).square().mean()
     return {"loss": error, "half": error / 2}
 
@@ -56,9 +54,7 @@ def validation(model: nn.Module) -> dict[str, float]:
     return {"loss": float((model(data["x"]) - data["y"]).square().mean())}
 
 
-def run(
-    model: nn.Module, config: TrainingConfig, loss_fn=squared_error, data=None, **options
-) -> TrainingResult:
+def run(model: nn.Module, config: TrainingConfig, loss_fn=squared_error, data=None, **options) -> TrainingResult:
     data = linear_data() if data is None else data
     return fit(model, loss_fn, data, config, progress=False, device="cpu", **options)
 
@@ -310,9 +306,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path):
 
     handler = signal.getsignal(signal.SIGINT)
     model = small_model(0.3)
-    with pytest.raises(
-        TrainingInterrupted, match=r"after step 5 of 12; kept in .*checkpoint\.pt; call fit again"
-    ):
+    with pytest.raises(TrainingInterrupted, match=r"after step 5 of 12; kept in .*checkpoint\.pt; call fit again"):
         run(model, CONFIG, pressing, out_dir=tmp_path)
     assert signal.getsignal(signal.SIGINT) is handler
     assert run(model, CONFIG, noisy_error, out_dir=tmp_path).steps_run == 7
@@ -419,9 +413,7 @@ def test_not_finite_loss_stops_before_the_update():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     data = linear_data()
     data["x"][:] = math.nan
-    with pytest.raises(
-        FloatingPointError, match=r"step 1 is not finite: terms {'loss': nan.*lower learning_rate"
-    ):
+    with pytest.raises(FloatingPointError, match=r"step 1 is not finite: terms {'loss': nan.*lower learning_rate"):
         run(model, CONFIG, data=data)
     assert_identical(before, model.state_dict())
 

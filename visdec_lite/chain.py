@@ -32,7 +32,7 @@ from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
 from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.masked_autoencoder import MaskedAutoencoder
 from visdec_lite.pipeline import FMRIToImagePipeline
-from visdec_lite.preprocessing import pad_voxels
+from visdec_lite.preprocessing import pad_voxels, resize_images
 from visdec_lite.presets import Preset
 from visdec_lite.stages import ConditionedDiffusion
 from visdec_lite.training import TrainingConfig, TrainingResult
@@ -144,13 +144,19 @@ def train_world(dataset: str, preset: Preset, seed: int, run: Run) -> World:
         classifier, images, labels, images_val, labels_val, preset.refereeing, **o), preset.refereeing)  # fmt: skip
     eye = world.image_autoencoder
     run.stage("image_autoencoder", eye, asdict(eye.config), lambda **o: stages.pretrain_images(
-        eye, images, images_val, preset.image_pretraining, **o), preset.image_pretraining)  # fmt: skip
+        eye, for_eye(images, eye), for_eye(images_val, eye), preset.image_pretraining, **o),
+        preset.image_pretraining)  # fmt: skip
     diffusion = world.diffusion
     run.stage("first_stage", diffusion, asdict(diffusion.config), lambda **o: stages.train_first_stage(
         diffusion, images, images_val, preset.first_stage, **o), preset.first_stage)  # fmt: skip
     run.stage("diffusion", diffusion, asdict(diffusion.config), lambda **o: stages.train_prior(
         diffusion, images, labels, images_val, labels_val, preset.prior, **o), preset.prior)  # fmt: skip
     return world
+
+
+def for_eye(images: np.ndarray, eye: ImageMaskedAutoencoder) -> np.ndarray:
+    """Images at the size of the image autoencoder: at paper scale 224 pixels, where the diffusion model paints 256."""
+    return images if images.shape[1] == eye.config.image_size else resize_images(images, eye.config.image_size)
 
 
 def load_world(folder: Path, preset: Preset) -> World:
@@ -238,7 +244,8 @@ def train_brain(
             brain.autoencoder, pool, val.voxels, preset.pretraining, **o), preset.pretraining)  # fmt: skip
     if "fuse" in wanted and "fuse" not in skip:
         run.stage("fuse", brain.fusion, configs["fuse"], lambda **o: stages.fuse(
-            brain.fusion, train.voxels, train.images, val.voxels, val.images, preset.fusing, **o),
+            brain.fusion, train.voxels, for_eye(train.images, brain.fusion.image),
+            val.voxels, for_eye(val.images, brain.fusion.image), preset.fusing, **o),
             preset.fusing)  # fmt: skip
     if "finetune" in wanted:
         conditioned = brain.conditioned

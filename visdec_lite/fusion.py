@@ -82,10 +82,11 @@ class ImageMaskedAutoencoder(nn.Module):
 
     def encode(self, images: Tensor, mask: Tensor | None = None) -> Tensor:
         """E_I: kept patches of images (b, 3, size, size) in [-1, 1] as tokens (b, 1 + kept, embed_dim), CLS first."""
-        if images.shape[-1] != self.config.image_size:
+        size = self.config.image_size
+        if images.shape[1:] != (3, size, size):
             raise ValueError(
-                f"images are {images.shape[-1]} pixels wide, the image autoencoder takes {self.config.image_size}; "
-                f"resize them first: preprocessing.resize_images(images, {self.config.image_size})"
+                f"images have shape {tuple(images.shape)}, the image autoencoder takes (batch, 3, {size}, {size}); "
+                f"resize them first: preprocessing.resize_images(images, {size})"
             )
         patches = patchify_image(images, self.config.patch_size)
         positions = self.pos_embed.expand(len(images), -1, -1)

@@ -14,11 +14,11 @@ LDM: Rombach et al., CVPR 2022; classifier-free guidance: Ho and Salimans, 2021.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -27,6 +27,7 @@ from diffusers import (
     UNet2DConditionModel,
     VQModel,
 )
+from einops import reduce
 from torch import Tensor, nn
 
 SAMPLERS = ("ddim", "pndm", "dpm++")
@@ -129,9 +130,10 @@ class LatentDiffusion(nn.Module):
         """Images (b, 3, h, w) in [-1, 1] -> latents (b, c, h / 4, w / 4) of about unit spread."""
         expected = (3, self.config.image_size, self.config.image_size)
         if images.shape[1:] != expected:
+            size = self.config.image_size
             raise ValueError(
-                f"images have shape {tuple(images.shape)}, the first stage takes (batch, *{expected}); "
-                f"resize them first: preprocessing.resize_images(images, {self.config.image_size})"
+                f"images have shape {tuple(images.shape)}, the first stage takes (batch, 3, {size}, {size}); "
+                f"resize them first: preprocessing.resize_images(images, {size})"
             )
         return self.vq.encode(images).latents / self.latent_scale
 
@@ -174,6 +176,7 @@ class LatentDiffusion(nn.Module):
         time_condition: Tensor | None,
         generator: torch.Generator,
         timestep_bias: float = 0.0,
+        max_weight: float = 1.0,
     ) -> Tensor:
         """|| epsilon - epsilon_theta(x_t, t, condition) ||^2, averaged; shape (). Zero prediction scores 1.
 
@@ -183,13 +186,18 @@ class LatentDiffusion(nn.Module):
             generator: on the CPU; draws timesteps and noise.
             timestep_bias: p(t) grows as t ** timestep_bias. 0 is the paper's uniform draw; 1 dwells on high
                 noise, where the condition is all there is to go by.
+            max_weight: each error counts min(1 / abar_t, max_weight) times. 1 is the paper's plain loss. More makes
+                it the error in v = sqrt(abar_t) epsilon - sqrt(1 - abar_t) x_0 (Salimans and Ho, 2022), up to that
+                bound: in pure noise epsilon is easily told without knowing the picture, v is not.
         """
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         uniform = torch.rand(len(latents), generator=generator, dtype=torch.float64)
         timesteps = (self.config.num_timesteps * uniform ** (1 / (1 + timestep_bias))).long()
         timesteps = timesteps.clamp(max=self.config.num_timesteps - 1).to(latents.device)
         noisy = self.add_noise(latents, noise, timesteps)
-        return F.mse_loss(self.predict_noise(noisy, timesteps, context, time_condition), noise)
+        error = (self.predict_noise(noisy, timesteps, context, time_condition) - noise) ** 2
+        weight = (1 / self.alphas_cumprod[timesteps]).clamp(max=max_weight)
+        return (reduce(error, "b c h w -> b", "mean") * weight).mean()
 
     def label_context(self, labels: Tensor) -> Tensor:
         """Labels (b,) -> one context token each, (b, 1, context_dim); label num_classes means none."""
@@ -267,7 +275,8 @@ def denoise(
     latents = noise * scheduler.init_noise_sigma
     guided = guidance_scale != 1.0
     context, time_condition = _stack(condition, null_condition) if guided else condition
-    extra = {"generator": generator} if isinstance(scheduler, DDIMScheduler) else {}
+    stochastic = "generator" in inspect.signature(scheduler.step).parameters
+    extra = {"generator": generator} if stochastic else {}
     for number, timestep in enumerate(scheduler.timesteps):
         noisy = scheduler.scale_model_input(latents, timestep)
         if guided:

@@ -12,7 +12,7 @@ looks at a validation split, never at test. Options after the config go to `trai
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -95,11 +95,12 @@ def train_prior(
     data_val = {"latents": encode_images(model, images_val), "labels": torch.as_tensor(labels_val)}
 
     def loss_fn(model: LatentDiffusion, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        dropped = torch.rand(len(batch["labels"]), generator=generator) < label_dropout
+        dropped = torch.rand(len(batch["labels"]), generator=generator) < (label_dropout if model.training else 0.0)
         labels = batch["labels"].masked_fill(dropped.to(batch["labels"].device), model.config.num_classes)
         return {"loss": model.loss(batch["latents"], model.label_context(labels), None, generator)}
 
-    return fit(model, loss_fn, data, config, validate_fn=_validator(loss_fn, data_val), **options)
+    settings = {"label_dropout": label_dropout}
+    return fit(model, loss_fn, data, config, validate_fn=_validator(loss_fn, data_val), settings=settings, **options)
 
 
 def train_classifier(
@@ -220,6 +221,7 @@ class FinetuneConfig:
     condition_dropout: float = 0.1  # share of scans replaced by "no scan", which guidance needs
     voxel_dropout: float = 0.2  # share of input voxels set to zero
     timestep_bias: float = 0.0  # p(t) ~ t ** bias; 0 as in the paper, 1 dwells on high noise
+    max_loss_weight: float = 1.0  # an error counts min(1 / abar_t, this) times; 1 as in the paper
     encoder_learning_rate_scale: float = 1.0  # the encoder has learnt already, the mapper starts from nothing
     noise_draws: int = 1  # noisy versions of its picture that each encoded scan must explain at a step
 
@@ -264,7 +266,7 @@ def finetune(
         latents = repeat(latents, "b c h w -> (draw b) c h w", draw=how.noise_draws)
         drop = torch.rand(len(context), generator=generator) < (how.condition_dropout if model.training else 0.0)
         condition = model.conditioner.dropped(context, drop.to(context.device))
-        return {"loss": model.diffusion.loss(latents, *condition, generator, how.timestep_bias)}
+        return {"loss": model.diffusion.loss(latents, *condition, generator, how.timestep_bias, how.max_loss_weight)}
 
     encoder = list(model.conditioner.encoder.parameters())
     known = {id(parameter) for parameter in encoder}
@@ -280,6 +282,7 @@ def finetune(
         config,
         validate_fn=_validator(loss_fn, data_val),
         parameter_groups=groups,
+        settings=asdict(how),
         **options,
     )
 

@@ -149,6 +149,7 @@ def fit(
     description: str = "",
     device: str | torch.device | None = None,
     progress: bool = True,
+    settings: Mapping[str, Any] | None = None,
 ) -> TrainingResult:
     """Train what requires gradients in `model`, in place; go on from `out_dir` if a run is kept there.
 
@@ -173,6 +174,7 @@ def fit(
         description: name on the progress bar.
         device: where to train; None lets accelerate choose.
         progress: show a progress bar.
+        settings: what else shapes the run, such as numbers inside loss_fn; a checkpoint continues only under the same.
 
     Returns:
         The history and the timings; `model` carries the weights.
@@ -184,7 +186,7 @@ def fit(
     """
     if select not in ("best", "last"):
         raise ValueError(f"select is {select!r}; expected 'best' or 'last'")
-    run = _Run(model, loss_fn, data, config, validate_fn, parameter_groups, monitor, device, out_dir)
+    run = _Run(model, loss_fn, data, config, validate_fn, parameter_groups, monitor, device, out_dir, settings)
     modes = [(module, module.training) for module in model.modules()]
     first_step = run.load()
     hidden = not (progress and run.is_main)
@@ -247,7 +249,9 @@ class _Run:
         monitor: str,
         device: str | torch.device | None,
         out_dir: str | os.PathLike[str] | None,
+        settings: Mapping[str, Any] | None,
     ) -> None:
+        self.settings = settings or {}
         self.accelerator = _accelerator(config, device)
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         self.model, self.data, self.config = model.to(self.device), data, config
@@ -378,6 +382,7 @@ class _Run:
         learns = {name: f"{tuple(w.shape)} at rate x {scales[id(w)]}" for name, w in self.trainable.items()}
         return {
             **{f"TrainingConfig.{name}": repr(value) for name, value in asdict(self.config).items()},
+            **{name: repr(value) for name, value in self.settings.items()},
             "monitor": repr(self.monitor),
             **{f"data['{name}']": str(tuple(array.shape)) for name, array in self.data.items()},
             **{f"parameter {name}": words for name, words in learns.items()},
