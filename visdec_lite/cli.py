@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -63,7 +65,8 @@ def demo(
 
     settings = DemoSettings(dataset, None if path is None else str(path), preset, seed, train, _pairs(overrides))
     out = out or Path("runs") / f"{dataset}-{preset}{'-train' if train else ''}"
-    metrics = run_demo(settings, out, say=typer.echo, device=device)
+    with _interruptible():
+        metrics = run_demo(settings, out, say=typer.echo, device=device)
     typer.echo(_table(metrics))
 
 
@@ -93,15 +96,26 @@ def train(
         chosen = chosen.with_categories(len(chain.CATEGORIES[dataset]))
     out = out or Path("runs") / f"train-{dataset}-{preset}"
     run = chain.Run(out, half=half, options={"device": device})
-    if stage is Stage.prior:
-        chain.train_world(dataset, chosen, seed, run)
-    else:
-        own = (out / "diffusion.safetensors").exists()
-        world = chain.load_world(out if own else chain.shipped(dataset), chosen)
-        options = {} if path is None else {"path": path}
-        data = chain.ready_for(load_dataset(dataset, **options), chosen)
-        chain.train_brain(data, world, chosen, seed, run, until=stage.value)
+    with _interruptible():
+        if stage is Stage.prior:
+            chain.train_world(dataset, chosen, seed, run)
+        else:
+            own = (out / "diffusion.safetensors").exists()
+            world = chain.load_world(out if own else chain.shipped(dataset), chosen)
+            options = {} if path is None else {"path": path}
+            data = chain.ready_for(load_dataset(dataset, **options), chosen)
+            chain.train_brain(data, world, chosen, seed, run, until=stage.value)
     typer.echo(f"done    {out}")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the command with what was kept and how to go on, and exit status 130."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        typer.echo(f"\n{interrupt or 'interrupted'}", err=True)
+        raise typer.Exit(130) from interrupt
 
 
 def _pairs(words: list[str] | None) -> dict[str, str]:
@@ -130,9 +144,6 @@ def main() -> None:
     """Entry point: errors of use become one sentence and exit status 1, Ctrl-C becomes 130."""
     try:
         app()
-    except KeyboardInterrupt as interrupt:
-        typer.echo(f"\n{interrupt or 'interrupted'}", err=True)
-        sys.exit(130)
     except (ValueError, FileNotFoundError, FloatingPointError, ImportError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)

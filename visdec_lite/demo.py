@@ -146,7 +146,7 @@ def _claim(out: Path, settings: DemoSettings) -> dict[str, Any] | None:
 def _world(
     settings: DemoSettings, chosen: Preset, out: Path, training: dict[str, Any], say: Callable[[str], None]
 ) -> tuple[World, Run]:
-    if settings.preset == "smoke":
+    if settings.preset == "smoke" or not chain.shipped(settings.dataset).is_dir():
         say("world   training first stage, prior, referee and image autoencoder")
         run = Run(out / "world", options=training)
         return chain.train_world(settings.dataset, chosen, settings.seed, run), run
