@@ -113,7 +113,7 @@ def test_position_matters_to_the_image_encoder(images):
 
 
 def test_image_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"32 pixels wide.*takes 16.*resize_images"):
+    with pytest.raises(ValueError, match=r"3, 32, 32.*takes \(batch, 3, 16, 16\).*resize_images"):
         build_image().encode(torch.zeros(1, 3, 32, 32))
 
 

@@ -4,7 +4,7 @@ In: a data set, a preset, a seed. Out, in one folder: metrics.json, gallery.png,
 
     world    what is known of pictures: first stage, prior, referee          shipped, or trained live
     brain    phase 1, phase 2, fine-tuning on one subject                    shipped, or trained live
-    rival    ridge regression on the same scans, scored by the same code     always fitted live
+    rivals   ridge regression on the same scans, scored by the same code     always fitted live
     test     opened once: sample, score, shuffle and score again
 """
 
@@ -28,7 +28,7 @@ from visdec_lite.baselines.ridge import RidgeToImages
 from visdec_lite.chain import Brain, Run, World
 from visdec_lite.datasets import BrainDataset, Split, load_dataset
 from visdec_lite.files import atomic_path
-from visdec_lite.metrics import Score, evaluate, pcc
+from visdec_lite.metrics import Score, evaluate
 from visdec_lite.pipeline import FMRIToImagePipeline
 from visdec_lite.preprocessing import to_uint8
 from visdec_lite.presets import Preset, preset
@@ -93,14 +93,14 @@ def run_demo(
 
     world, world_run = _world(settings, chosen, out, training, say)
     brain, brain_run = _brain(settings, chosen, dataset, world, out, training, say)
-    say("rival   ridge regression, its penalty and target chosen on validation")
-    rival, target = fit_rival(dataset, world)
+    say("rivals  ridge regression to pixels and to latents, penalties chosen on validation")
+    rivals = fit_rivals(dataset, world)
 
     say("test    sampling and scoring")
     sampling_started = time.perf_counter()
     pipe = brain.pipeline(chosen)
     pipe.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
-    painted = paint_test(dataset, pipe, rival, chosen, settings.seed)
+    painted = paint_test(dataset, pipe, rivals, chosen, settings.seed)
     sampling = time.perf_counter() - sampling_started
     methods = score_all(painted, world, chosen, settings.seed)
 
@@ -116,7 +116,6 @@ def run_demo(
         "repeats_averaged": repeats,
         "n_way": len(dataset.category_names),
         "num_samples": chosen.sampling.num_samples,
-        "ridge_target": target,
         "methods": {name: {m: s.as_dict() for m, s in scores.items()} for name, scores in methods.items()},
         "seconds": {name: round(value, 2) for name, value in seconds.items()}
         | {"total": round(time.perf_counter() - started, 2)},
@@ -171,12 +170,12 @@ def _brain(
     return chain.load_brain(chain.shipped(settings.dataset), dataset, world, chosen), Run()
 
 
-def fit_rival(dataset: BrainDataset, world: World) -> tuple[RidgeToImages, str]:
-    """Ridge to pixels and to the first stage's latents; the one whose validation pictures correlate better."""
+def fit_rivals(dataset: BrainDataset, world: World) -> dict[str, RidgeToImages]:
+    """Ridge to pixels ("ridge") and to the first stage's latents ("ridge_latents"), penalties chosen on validation."""
     train, val, diffusion = dataset["train"], dataset["val"], world.diffusion
     rivals = {
-        "pixels": RidgeToImages(),
-        "latents": RidgeToImages(
+        "ridge": RidgeToImages(),
+        "ridge_latents": RidgeToImages(
             encode=lambda images: encode_images(diffusion, images).numpy(),
             decode=lambda latents: to_uint8(
                 diffusion.decode(torch.as_tensor(latents, dtype=torch.float32, device=diffusion.latent_scale.device))
@@ -185,9 +184,7 @@ def fit_rival(dataset: BrainDataset, world: World) -> tuple[RidgeToImages, str]:
     }
     for rival in rivals.values():
         rival.fit_images(train.voxels, train.images, val.voxels, val.images)
-    quality = {name: pcc(rival.reconstruct(val.voxels), val.images).mean() for name, rival in rivals.items()}
-    best = max(quality, key=quality.get)
-    return rivals[best], best
+    return rivals
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,7 @@ def first_trials(split: Split) -> Split:
 
 
 def paint_test(
-    dataset: BrainDataset, pipe: FMRIToImagePipeline, rival: RidgeToImages, chosen: Preset, seed: int
+    dataset: BrainDataset, pipe: FMRIToImagePipeline, rivals: dict[str, RidgeToImages], chosen: Preset, seed: int
 ) -> dict[str, Painted]:
     """Test pictures by our method and by ridge: repeats averaged, and single trials where there are repeats."""
     test, sampling = dataset["test"], chosen.sampling
@@ -223,7 +220,8 @@ def paint_test(
             generator=torch.Generator().manual_seed(seed),
         ).images
         painted[f"visdec{ending}"] = Painted(images, scan.images)
-        painted[f"ridge{ending}"] = Painted(rival.reconstruct(scan.voxels)[:, None], scan.images)
+        for name, rival in rivals.items():
+            painted[f"{name}{ending}"] = Painted(rival.reconstruct(scan.voxels)[:, None], scan.images)
     return painted
 
 
