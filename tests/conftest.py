@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True, scope="session")
-def two_threads() -> None:
-    """Tiny models on many threads wait for each other; two are faster everywhere."""
+def one_thread() -> None:
+    """Models as small as those in tests spend their time handing work to threads."""
     import torch
 
     torch.set_num_threads(1)

@@ -27,15 +27,6 @@ FUSION = FusionConfig(cross_layers=2, cross_heads=2)
 FROZEN = ("image.patch_embed.", "image.blocks.", "image.norm.", "image.cls_token")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models of this size spend their time handing work to threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

@@ -25,15 +25,6 @@ TINY = LatentDiffusionConfig(
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models of this size spend their time handing work to threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

@@ -29,15 +29,6 @@ ENCODER = MaskedAutoencoderConfig(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models of this size spend their time handing work to threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def parts() -> tuple[FMRIConditioner, LatentDiffusion]:
     """Untrained, but with a spread of the latents that is not 1 and a condition that is loud."""
     torch.manual_seed(0)

@@ -42,15 +42,6 @@ IMAGES = RNG.integers(0, 256, (6, 16, 16, 3), dtype=np.uint8)
 LABELS = np.array([0, 1, 2, 3, 0, 1])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models of this size spend their time handing work to threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build_conditioned() -> ConditionedDiffusion:
     conditioner = FMRIConditioner(asdict(FMRI), 4, DIFFUSION.context_dim, DIFFUSION.time_dim)
     return ConditionedDiffusion(conditioner, LatentDiffusion(DIFFUSION))
