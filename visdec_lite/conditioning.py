@@ -53,8 +53,12 @@ class FMRIConditioner(ModelMixin, ConfigMixin):
 
     def forward(self, voxels: Tensor) -> tuple[Tensor, Tensor]:
         """Voxels (b, num_voxels) -> context (b, context_tokens, context_dim), time condition (b, time_dim)."""
-        context = self.to_context(self.token_mapper(self.encoder.tokens(voxels)))
+        context = self.context(voxels)
         return context, self.time_condition(context)
+
+    def context(self, voxels: Tensor) -> Tensor:
+        """Encoder and mapper: voxels (b, num_voxels) -> tokens (b, context_tokens, context_dim)."""
+        return self.to_context(self.token_mapper(self.encoder.tokens(voxels)))
 
     def time_condition(self, context: Tensor) -> Tensor:
         """The head: condense the tokens to one, then to the width of the time embedding."""

@@ -228,8 +228,9 @@ def paint_test(
 def score_all(painted: dict[str, Painted], world: World, chosen: Preset, seed: int) -> dict[str, dict[str, Score]]:
     """Every method under the same metrics, and our own pictures once more against the wrong stimuli."""
     shuffled = painted["visdec"]
-    wrong = np.roll(np.arange(len(shuffled.truth)), 1)  # nobody keeps the own scan
-    wrong = np.random.default_rng(seed).permutation(len(wrong))[wrong] if len(wrong) > 3 else wrong
+    order = np.random.default_rng(seed).permutation(len(shuffled.truth))
+    wrong = np.empty_like(order)
+    wrong[order] = np.roll(order, 1)  # one round of everybody: nobody keeps the own scan
     everything = {**painted, "visdec_shuffled": Painted(shuffled.images[wrong], shuffled.truth)}
     return {
         name: evaluate(

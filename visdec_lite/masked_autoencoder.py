@@ -237,8 +237,13 @@ class MaskedAutoencoder(nn.Module):
 
     def drop_voxels(self, voxels: Tensor, generator: torch.Generator) -> Tensor:
         """Augment: set each voxel to zero, its mean, with probability voxel_dropout; same shape, a copy."""
-        dropped = torch.rand(voxels.shape, generator=generator) < self.config.voxel_dropout
-        return voxels.masked_fill(dropped.to(voxels.device), 0.0)
+        return drop_voxels(voxels, self.config.voxel_dropout, generator)
+
+
+def drop_voxels(voxels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """A copy of voxels (b, num_voxels) in which each is zero, its mean, with probability `share`."""
+    dropped = torch.rand(voxels.shape, generator=generator) < share
+    return voxels.masked_fill(dropped.to(voxels.device), 0.0)
 
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from visdec_lite.classifier import CategoryClassifier
 from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
 from visdec_lite.latent_diffusion import LatentDiffusion
-from visdec_lite.masked_autoencoder import MaskedAutoencoder
+from visdec_lite.masked_autoencoder import MaskedAutoencoder, drop_voxels
 from visdec_lite.preprocessing import to_model_range
 from visdec_lite.training import LossFunction, TrainingConfig, TrainingResult, ValidateFunction, fit
 
@@ -259,9 +259,8 @@ def finetune(
     def loss_fn(model: ConditionedDiffusion, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         voxels, latents = batch["voxels"], batch["latents"]
         if model.training:
-            lost = torch.rand(voxels.shape, generator=generator) < how.voxel_dropout
-            voxels = voxels.masked_fill(lost.to(voxels.device), 0.0)
-        context, _ = model.conditioner(voxels)
+            voxels = drop_voxels(voxels, how.voxel_dropout, generator)
+        context = model.conditioner.context(voxels)
         context = repeat(context, "b n d -> (draw b) n d", draw=how.noise_draws)
         latents = repeat(latents, "b c h w -> (draw b) c h w", draw=how.noise_draws)
         drop = torch.rand(len(context), generator=generator) < (how.condition_dropout if model.training else 0.0)

@@ -90,6 +90,12 @@ class SimulationConfig:
             )
 
 
+def region_masks(config: SimulationConfig) -> dict[str, np.ndarray]:
+    """Region -> boolean mask over all voxels: the regions lie one after another."""
+    region_of = np.repeat([name for name, _ in config.voxels], [count for _, count in config.voxels])
+    return {name: region_of == name for name, _ in config.voxels}
+
+
 class VisualCortex:
     """One simulated subject: layout and tuning of every voxel, then pictures in, responses out.
 
@@ -101,13 +107,9 @@ class VisualCortex:
     def __init__(self, config: SimulationConfig) -> None:
         self.config = config
         rng = np.random.default_rng([2023, config.subject])
-        self.rois, self._respond, start = {}, {}, 0
+        self.rois = region_masks(config)
         total = sum(count for _, count in config.voxels)
-        for region, count in config.voxels:
-            self.rois[region] = np.zeros(total, dtype=bool)
-            self.rois[region][start : start + count] = True
-            self._respond[region] = self._tune(region, count, rng)
-            start += count
+        self._respond = {region: self._tune(region, count, rng) for region, count in config.voxels}
         self.noise_ceiling = config.ceiling * rng.beta(2.3, 2.6, total)
         self.noise_ceiling[self._silent] = 0.0
         shared = rng.standard_normal((12, total))  # 12 common sources of noise, felt with unit variance
@@ -395,16 +397,11 @@ def _assemble(config: SimulationConfig, columns: dict[str, np.ndarray], mark: st
     pool, subject = columns["pretrain/voxels"], columns["pretrain/subject"]
     meta = trial_columns(len(pool), config.subject, config.run_length)
     splits["pretrain"] = Split(pool, None, None, stimulus=meta["trial"], **{**meta, "subject": subject})
-    rois, start = {}, 0
-    for region, count in config.voxels:
-        rois[region] = np.zeros(pool.shape[1], dtype=bool)
-        rois[region][start : start + count] = True
-        start += count
     return BrainDataset(
         name="simulated",
         splits=splits,
         category_names=CATEGORY_NAMES,
-        rois=rois,
+        rois=region_masks(config),
         simulated=True,
         licence="MIT, as the code that made it",
         citation="simulated by visdec_lite; design after Horikawa & Kamitani (2017), Nature Communications 8:15037",
