@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 logger = logging.getLogger(__name__)
+
+
+def data_home() -> Path:
+    """Folder of the data sets, a folder each: the environment's VISDEC_DATA, else `data`."""
+    return Path(os.environ.get("VISDEC_DATA", "data")).expanduser()
 
 
 @contextmanager
@@ -54,6 +57,8 @@ def write_checkpoint(state: dict[str, Any], path: Path, identity: dict[str, str]
         path: the file; its folder is made if missing.
         identity: name -> words for all that a reader must have in common with the writer.
     """
+    import torch  # here, so that a download does not wait for it
+
     with atomic_path(path) as temporary:
         torch.save({**state, "identity": identity}, temporary)
         if path.exists():
@@ -68,6 +73,8 @@ def read_checkpoint(path: Path, identity: dict[str, str]) -> dict[str, Any] | No
     Raises:
         ValueError: there are checkpoints and none can be read, or it has another identity than the reader.
     """
+    import torch
+
     broken: list[str] = []
     for candidate in (path, previous_path(path)):
         if not candidate.exists():

@@ -1,0 +1,267 @@
+"""Anybody's scans, as plain arrays, in the sample contract of `base`.
+
+Enters: voxels as recorded, with what is known of each row. Leaves: a `BrainDataset`. Every loader of recorded data ends
+here, so that voxels are dropped, z-scored and set aside, and leaks looked for, in one place and one way:
+
+    regions -> voxels without signal in train dropped -> val set aside -> z-scored -> leak check
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from visdec_lite.datasets.base import BrainDataset, Split
+from visdec_lite.datasets.base import fingerprint as hash_of
+from visdec_lite.datasets.leaks import find_leaks, image_key
+from visdec_lite.preprocessing import ZScore, roi_mask, valid_voxels, zscore_runs
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("voxels", "images", "labels", "stimulus", "subject", "run", "trial")
+OWN = "not stated; whoever recorded them decides"
+
+Columns = Mapping[str, np.ndarray]
+
+
+def from_arrays(
+    train: Columns,
+    test: Columns,
+    *,
+    others: Mapping[str, Columns] | None = None,
+    name: str = "mine",
+    category_names: Sequence[str] | None = None,
+    rois: Mapping[str, np.ndarray] | None = None,
+    roi: str | Sequence[str] | None = None,
+    zscore: Literal["train", "runs"] = "train",
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+    simulated: bool = False,
+    licence: str = OWN,
+    citation: str = OWN,
+    fingerprint: str | None = None,
+) -> BrainDataset:
+    """A data set from arrays.
+
+    Args:
+        train, test: column name -> array of n rows. `voxels`, float (n, num_voxels), as recorded, is needed;
+            `images` uint8 (n, height, width, 3), `labels`, `stimulus`, `subject`, `run` and `trial` (integers) may be
+            there. Without `stimulus`, equal images are one stimulus; without images, every row is its own.
+        others: further splits by name, such as `pretrain` (unlabelled scans), `val` or `test_imagery`.
+        category_names: names of the labels; None numbers them.
+        rois: region -> boolean mask over voxels; None makes one region, "all".
+        roi: keep only the voxels of these regions.
+        zscore: "train" fits mean and spread of each voxel on train; "runs" gives every run its own, which removes
+            drift between runs and leaks nothing while no run is in two of train and test.
+        val_fraction: share of the training stimuli set aside as `val`, repeats kept together, unless `others` has it.
+        split_seed: which stimuli are set aside.
+        simulated, licence, citation: as in `BrainDataset`.
+        fingerprint: hash of the files behind the arrays; None takes the hash of the arrays.
+
+    Returns:
+        The data set. Voxels that are constant or not finite in any training row, or in a run that is z-scored by
+        itself, are left out, with their number in the log. Pictures of `test` that also stand in train are counted
+        in a warning.
+
+    Raises:
+        ValueError: columns that are unknown, missing or of different lengths; voxel counts that differ between
+            splits; a run in both train and test under "runs"; nothing left to learn from.
+    """
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}, expected a share from 0 to below 1")
+    if zscore not in ("train", "runs"):
+        raise ValueError(f"zscore is {zscore!r}, expected 'train' or 'runs'")
+    tables = {
+        split: _checked(split, columns) for split, columns in {"train": train, "test": test, **(others or {})}.items()
+    }
+    rois = _checked_rois(tables, rois)
+    mark = fingerprint or _hash(tables)
+    if roi is not None:
+        keep = roi_mask(rois, [roi] if isinstance(roi, str) else list(roi))
+        tables, rois = _take(tables, rois, keep)
+    tables, rois = _drop_silent(tables, rois, by_run=zscore == "runs")
+    _number_stimuli(tables)
+    if zscore == "runs":
+        _refuse_shared_runs(tables)
+        tables = {split: {**t, "voxels": zscore_runs(t["voxels"], _sessions(t))} for split, t in tables.items()}
+    if "val" not in tables and val_fraction > 0:
+        chosen = _val_rows(tables["train"]["stimulus"], tables["train"].get("labels"), val_fraction, split_seed)
+        everything = tables["train"]
+        tables["val"] = {column: values[chosen] for column, values in everything.items()}
+        tables["train"] = {column: values[~chosen] for column, values in everything.items()}
+    if zscore == "train":
+        scale = ZScore.fit(tables["train"]["voxels"])
+        tables = {split: {**t, "voxels": scale.apply(t["voxels"])} for split, t in tables.items()}
+    splits = {split: Split(**{c: t.get(c) for c in COLUMNS}) for split, t in tables.items()}
+    _warn_of_leaks(name, splits)
+    return BrainDataset(
+        name=name,
+        splits=splits,
+        category_names=_names(category_names, splits),
+        rois=rois,
+        simulated=simulated,
+        licence=licence,
+        citation=citation,
+        fingerprint=mark,
+    )
+
+
+def _checked(split: str, columns: Columns) -> dict[str, np.ndarray]:
+    """The columns of a split as arrays of the right kind, missing ones filled in where a value suggests itself."""
+    unknown = [column for column in columns if column not in COLUMNS]
+    if unknown or "voxels" not in columns:
+        what = f"unknown columns {unknown}" if unknown else "no column 'voxels'"
+        raise ValueError(f"{split!r} has {what}; a split has voxels and may have {', '.join(COLUMNS[1:])}")
+    table = {column: np.asarray(values) for column, values in columns.items() if values is not None}
+    voxels = table["voxels"]
+    if voxels.ndim != 2 or voxels.dtype.kind not in "fiu" or len(voxels) == 0:
+        raise ValueError(
+            f"voxels of {split!r} are {voxels.dtype} {voxels.shape}, expected numbers (trials >= 1, voxels)"
+        )
+    for column, values in table.items():
+        if len(values) != len(voxels):
+            raise ValueError(
+                f"{len(values)} {column} for {len(voxels)} rows of voxels in {split!r}; every trial needs one"
+            )
+        if column not in ("voxels", "images"):
+            if values.dtype.kind not in "iu":
+                raise ValueError(f"{column} of {split!r} is {values.dtype}, expected integers, one a trial")
+            table[column] = values.astype(np.int64)
+    n = len(voxels)
+    defaults = {"subject": np.ones(n, np.int64), "run": np.zeros(n, np.int64), "trial": np.arange(n, dtype=np.int64)}
+    return {**defaults, **table}
+
+
+def _checked_rois(tables: Mapping[str, Columns], rois: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    counts = {split: table["voxels"].shape[1] for split, table in tables.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            f"splits have different numbers of voxels: {counts}; expected the same voxels in the same order"
+        )
+    count = counts["train"]
+    rois = {"all": np.ones(count, dtype=bool)} if rois is None else {n: np.asarray(mask) for n, mask in rois.items()}
+    for region, mask in rois.items():
+        if mask.dtype != bool or mask.shape != (count,):
+            raise ValueError(
+                f"ROI {region!r} is {mask.dtype} {mask.shape}, expected a boolean mask of shape ({count},)"
+            )
+    return rois
+
+
+def _take(
+    tables: Mapping[str, Columns], rois: Mapping[str, np.ndarray], keep: np.ndarray
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Only the voxels of a mask; regions that lose all of theirs go."""
+    kept = {split: {**table, "voxels": table["voxels"][:, keep]} for split, table in tables.items()}
+    return kept, {region: mask[keep] for region, mask in rois.items() if mask[keep].any()}
+
+
+def _drop_silent(
+    tables: Mapping[str, Columns], rois: Mapping[str, np.ndarray], by_run: bool
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Leave out voxels that have no z-score. What is broken in the other splits is an error of `Split`, not dropped."""
+    keep = valid_voxels(tables["train"]["voxels"])
+    if by_run:
+        for table in tables.values():
+            sessions = _sessions(table)
+            for number in np.unique(sessions):
+                keep &= valid_voxels(table["voxels"][sessions == number])
+    lost = int((~keep).sum())
+    if lost == len(keep):
+        raise ValueError(
+            f"all {lost} voxels are constant or not finite in the training rows; nothing is left to learn from"
+        )
+    if lost:
+        logger.warning("left out %d of %d voxels: constant or not finite in training rows", lost, len(keep))
+        return _take(tables, rois, keep)
+    return {split: dict(table) for split, table in tables.items()}, dict(rois)
+
+
+def _sessions(table: Columns) -> np.ndarray:
+    """One number a run of a subject: two subjects' first runs are two runs."""
+    return np.unique(np.stack([table["subject"], table["run"]]), axis=1, return_inverse=True)[1].ravel()
+
+
+def _refuse_shared_runs(tables: Mapping[str, Columns]) -> None:
+    runs = {split: set(zip(t["subject"].tolist(), t["run"].tolist(), strict=True)) for split, t in tables.items()}
+    shared = runs["train"] & runs["test"]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} runs are in both train and test; z-scoring by run would carry statistics across; "
+            "split by run, or use zscore='train'"
+        )
+
+
+def _number_stimuli(tables: dict[str, dict[str, np.ndarray]]) -> None:
+    """Equal images get equal numbers, over all splits; rows without images get one each."""
+    numbers: dict[object, int] = {}
+    for split, table in tables.items():
+        if "stimulus" in table:
+            continue
+        keys = (
+            map(image_key, table["images"]) if "images" in table else ((split, i) for i in range(len(table["voxels"])))
+        )
+        table["stimulus"] = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _val_rows(stimulus: np.ndarray, labels: np.ndarray | None, fraction: float, seed: int) -> np.ndarray:
+    """A share of the stimuli, spread evenly over the labels, at least one; boolean over rows."""
+    stimuli, first = np.unique(stimulus, return_index=True)
+    count = max(1, round(fraction * len(stimuli)))
+    if count >= len(stimuli):
+        raise ValueError(
+            f"{len(stimuli)} training stimuli are too few to set {count} aside; give val_fraction=0 or a split 'val'"
+        )
+    order = np.random.default_rng(seed).permutation(len(stimuli))
+    if labels is not None:  # deal like cards: the first of every label, then the second of every label, ...
+        kind = labels[first][order]
+        place = np.array([(kind[:i] == kind[i]).sum() for i in range(len(kind))])
+        order = order[np.argsort(place, kind="stable")]
+    return np.isin(stimulus, stimuli[order[:count]])
+
+
+def _warn_of_leaks(name: str, splits: Mapping[str, Split]) -> None:
+    train, test = splits["train"], splits["test"]
+    if train.images is None or test.images is None:
+        shared = np.intersect1d(train.stimulus, test.stimulus)
+        if len(shared):
+            logger.warning(
+                "%s: %d stimuli of test are also in train; a score on them shows memory, not reading", name, len(shared)
+            )
+        return
+    first = np.unique(test.stimulus, return_index=True)[1]
+    leak = find_leaks(test.images[first], train.images)
+    if len(leak):
+        logger.warning(
+            "%s: of %d test pictures, %s stand in train; a score on them shows memory, not reading",
+            name,
+            len(first),
+            leak,
+        )
+
+
+def _names(category_names: Sequence[str] | None, splits: Mapping[str, Split]) -> tuple[str, ...]:
+    labels = [split.labels for split in splits.values() if split.labels is not None]
+    highest = max((int(column.max()) for column in labels), default=-1)
+    if min((int(column.min()) for column in labels), default=0) < 0:
+        raise ValueError(
+            "a label is below 0; labels count from 0, and rows without a category belong in a split without labels"
+        )
+    if category_names is None:
+        return tuple(f"category {i}" for i in range(highest + 1))
+    if highest >= len(category_names):
+        raise ValueError(f"label {highest} has no name: {len(category_names)} category_names, counted from 0")
+    return tuple(category_names)
+
+
+def _hash(tables: Mapping[str, Columns]) -> str:
+    parts = [
+        p
+        for split, t in tables.items()
+        for c, v in t.items()
+        for p in (f"{split}.{c}", np.ascontiguousarray(v).tobytes())
+    ]
+    return hash_of(*parts)
