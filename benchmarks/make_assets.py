@@ -22,7 +22,7 @@ from visdec_lite.checkpoints import read_metadata
 from visdec_lite.datasets import load_dataset
 from visdec_lite.latent_diffusion import sample_labels
 from visdec_lite.preprocessing import to_model_range, to_uint8
-from visdec_lite.presets import SHIPPED_STEPS, Preset, preset
+from visdec_lite.presets import SHIPPED_STEPS, Preset, preset_for
 
 WORLD_FILES = ("classifier", "image_autoencoder", "diffusion")
 BRAIN_FILES = ("pretrain", "fuse", "finetune")
@@ -86,7 +86,8 @@ def main() -> None:
     name, seed = options.world, options.seed
     out, work = options.out or chain.shipped(name), options.work or Path("runs") / f"assets-{name}"
     out.mkdir(parents=True, exist_ok=True)
-    chosen = preset("class", **SHIPPED_STEPS).with_seed(seed).with_categories(len(chain.CATEGORIES[name]))
+    longer = SHIPPED_STEPS if name == "simulated" else {}
+    chosen = preset_for(name, "class", **longer).with_seed(seed).with_categories(len(chain.CATEGORIES[name]))
 
     run = chain.Run(work, half=True)
     world = chain.train_world(name, chosen, seed, run)

@@ -54,7 +54,9 @@ def test_it_leaves_three_files_that_say_simulated(finished):
 def test_every_method_has_every_score_with_chance_and_interval(finished):
     _, metrics = finished
     expected = {
-        f"{m}{e}" for m in ("visdec", "ridge", "ridge_latents") for e in ("", "_single_trial", "_seen_categories")
+        f"{m}{e}"
+        for m in ("visdec", "visdec_mean", "ridge", "ridge_latents")
+        for e in ("", "_single_trial", "_seen_categories")
     }
     assert set(metrics["methods"]) == expected | {"visdec_shuffled"}
     for scores in metrics["methods"].values():
@@ -193,6 +195,6 @@ def test_digits69_runs_the_whole_chain_on_a_human_brain(shared_data, tmp_path):
     settings = DemoSettings("digits69", str(path), "smoke", overrides=TINY)
     metrics = run_demo(settings, tmp_path, progress=False)
     assert metrics["simulated"] is False and metrics["n_test"] == 10 and metrics["repeats_averaged"] == 1
-    assert set(metrics["methods"]) == {"visdec", "ridge", "ridge_latents", "visdec_shuffled"}
+    assert set(metrics["methods"]) == {"visdec", "visdec_mean", "ridge", "ridge_latents", "visdec_shuffled"}
     assert "simulated data" not in (tmp_path / "report.html").read_text().lower()
     assert demo.versions()["torch"]

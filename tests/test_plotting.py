@@ -220,6 +220,7 @@ def test_methods_keep_their_colour_and_marker():
         ("visdec", "visdec"),
         ("ridge_single_trial", "ridge, single trials"),
         ("visdec_shuffled", "visdec, shuffled voxels"),
+        ("visdec_mean_seen_categories", "visdec, mean of samples, seen categories"),
         ("dc_ldm", "dc ldm"),
     ],
 )

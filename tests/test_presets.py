@@ -14,7 +14,7 @@ from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.fusion import FusionConfig, ImageMaskedAutoencoder
 from visdec_lite.latent_diffusion import LatentDiffusion, make_scheduler
 from visdec_lite.masked_autoencoder import MaskedAutoencoder
-from visdec_lite.presets import Preset, override, preset
+from visdec_lite.presets import FOR_DATASET, Preset, override, preset, preset_for
 from visdec_lite.training import TrainingConfig
 
 NAMES = ("smoke", "class", "paper")
@@ -321,3 +321,15 @@ def test_paper_condition_and_image_autoencoder_have_the_published_shapes():
     first, second = phi.time_mapper
     assert (first.in_channels, first.out_channels, second.out_channels) == (77, 38, 1)
     assert (phi.to_context.out_features, phi.to_time.out_features) == (512, 768)
+
+
+def test_a_data_set_changes_the_class_preset_alone_and_overrides_win():
+    digits = preset_for("digits69", "class")
+    for path, value in FOR_DATASET["digits69"].items():
+        found = digits
+        for name in path.split("."):
+            found = getattr(found, name)
+        assert found == value
+    assert digits != preset("class") == preset_for("simulated", "class")
+    assert preset_for("digits69", "smoke") == preset("smoke")
+    assert preset_for("digits69", "class", **{"prior.steps": 7}).prior.steps == 7

@@ -89,9 +89,9 @@ def train(
     """
     from visdec_lite import chain
     from visdec_lite.datasets import load_dataset
-    from visdec_lite.presets import preset as preset_named
+    from visdec_lite.presets import preset_for
 
-    chosen = preset_named(preset, **_pairs(overrides)).with_seed(seed)
+    chosen = preset_for(dataset, preset, **_pairs(overrides)).with_seed(seed)
     if dataset in chain.CATEGORIES:
         chosen = chosen.with_categories(len(chain.CATEGORIES[dataset]))
     out = out or Path("runs") / f"train-{dataset}-{preset}"

@@ -31,7 +31,7 @@ from visdec_lite.files import atomic_path
 from visdec_lite.metrics import Score, evaluate
 from visdec_lite.pipeline import FMRIToImagePipeline
 from visdec_lite.preprocessing import to_uint8
-from visdec_lite.presets import Preset, preset
+from visdec_lite.presets import Preset, preset_for
 from visdec_lite.report import write_report
 from visdec_lite.stages import encode_images
 
@@ -86,7 +86,7 @@ def run_demo(
     say(f"data    {settings.dataset}")
     options = {} if settings.path is None else {"path": settings.path}
     dataset = load_dataset(settings.dataset, **options)
-    chosen = preset(settings.preset, **settings.overrides).with_seed(settings.seed)
+    chosen = preset_for(settings.dataset, settings.preset, **settings.overrides).with_seed(settings.seed)
     chosen = chosen.with_categories(len(dataset.category_names))
     dataset = chain.ready_for(dataset, chosen)
     training = {"device": device, "progress": progress}
@@ -200,29 +200,40 @@ def first_trials(split: Split) -> Split:
     return split.rows(np.unique(split.stimulus, return_index=True)[1])
 
 
+def paint(
+    scan: Split, pipe: FMRIToImagePipeline, rivals: dict[str, RidgeToImages], chosen: Preset, seed: int
+) -> dict[str, Painted]:
+    """Pictures for some scans: our samples, their mean ("visdec_mean"), and every rival's."""
+    sampling = chosen.sampling
+    images = pipe(
+        scan.voxels,
+        num_samples=sampling.num_samples,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+        generator=torch.Generator().manual_seed(seed),
+    ).images
+    mean = np.rint(images.mean(axis=1, keepdims=True)).astype(np.uint8)
+    painted = {"visdec": Painted(images, scan.images), "visdec_mean": Painted(mean, scan.images)}
+    for name, rival in rivals.items():
+        painted[name] = Painted(rival.reconstruct(scan.voxels)[:, None], scan.images)
+    return painted
+
+
 def paint_test(
     dataset: BrainDataset, pipe: FMRIToImagePipeline, rivals: dict[str, RidgeToImages], chosen: Preset, seed: int
 ) -> dict[str, Painted]:
-    """Test pictures by our method and by ridge: repeats averaged, and single trials where there are repeats."""
-    test, sampling = dataset["test"], chosen.sampling
+    """Test pictures by every method: repeats averaged, and single trials where there are repeats."""
+    test = dataset["test"]
     scans = {"": test.average_repeats()}
     if len(scans[""]) < len(test):
         scans["_single_trial"] = first_trials(test)
     if "test_seen" in dataset.splits:
         scans["_seen_categories"] = dataset["test_seen"].average_repeats()
-    painted = {}
-    for ending, scan in scans.items():
-        images = pipe(
-            scan.voxels,
-            num_samples=sampling.num_samples,
-            num_inference_steps=sampling.num_inference_steps,
-            guidance_scale=sampling.guidance_scale,
-            generator=torch.Generator().manual_seed(seed),
-        ).images
-        painted[f"visdec{ending}"] = Painted(images, scan.images)
-        for name, rival in rivals.items():
-            painted[f"{name}{ending}"] = Painted(rival.reconstruct(scan.voxels)[:, None], scan.images)
-    return painted
+    return {
+        f"{name}{ending}": result
+        for ending, scan in scans.items()
+        for name, result in paint(scan, pipe, rivals, chosen, seed).items()
+    }
 
 
 def score_all(painted: dict[str, Painted], world: World, chosen: Preset, seed: int) -> dict[str, dict[str, Score]]:

@@ -38,13 +38,19 @@ MISSING, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 METHOD_STYLES = {  # method -> colour, marker; other methods take turns in _SPARE
     "visdec": (BLUE, "o"),
     "visdec_single_trial": (SKY, "o"),
+    "visdec_mean": (GREEN, "o"),
     "ridge": (ORANGE, "s"),
     "ridge_single_trial": (VERMILLION, "s"),
     "visdec_shuffled": (GREY, "X"),
 }
 _SPARE = ((GREEN, "D"), (PURPLE, "^"), (VERMILLION, "v"), (BLUE, "P"), (ORANGE, "<"), (SKY, ">"))
 SINGLE_TRIAL = "_single_trial"  # ends the name of a method whose scans were not averaged
-METHOD_ENDINGS = {SINGLE_TRIAL: ", single trials", "_shuffled": ", shuffled voxels"}
+METHOD_ENDINGS = {
+    SINGLE_TRIAL: ", single trials",
+    "_seen_categories": ", seen categories",
+    "_shuffled": ", shuffled voxels",
+    "_mean": ", mean of samples",
+}
 STAGE_LABELS = {
     "classifier": "category classifier",
     "image_autoencoder": "image autoencoder",

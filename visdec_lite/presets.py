@@ -175,6 +175,22 @@ def _paper() -> Preset:
 # What the shipped brain was given beyond the class preset, whose brain stages are short enough to wait for.
 SHIPPED_STEPS = {"pretraining.steps": 2000, "fusing.steps": 1600, "finetuning.steps": 6000}
 
+# What the class preset changes for a data set whose world is smaller, or whose scans are few.
+FOR_DATASET: dict[str, dict[str, Any]] = {
+    "digits69": {
+        "prior_pictures": 8000,
+        "first_stage.steps": 1000,
+        "prior.steps": 1600,
+        "refereeing.steps": 300,
+        "refereeing.validate_every": 100,
+        "image_pretraining.steps": 600,
+        "pretraining.steps": 200,
+        "fusing.steps": 300,
+        "finetuning.steps": 500,
+        "finetuning.validate_every": 100,
+    },
+}
+
 _PRESETS = {"smoke": _smoke, "class": _class, "paper": _paper}
 
 
@@ -193,6 +209,12 @@ def preset(name: str, **overrides: Any) -> Preset:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"no preset is called {name!r}; there are {', '.join(_PRESETS)}{hint}")
     return override(_PRESETS[name](), overrides)
+
+
+def preset_for(dataset: str, name: str, **overrides: Any) -> Preset:
+    """A preset by name with what `FOR_DATASET` changes for a data set at class size, and then with `overrides`."""
+    changes = FOR_DATASET.get(dataset, {}) if name == "class" else {}
+    return preset(name, **{**changes, **overrides})
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
