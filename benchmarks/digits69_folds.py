@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], help="preset fields, name=value")
     options = parser.parse_args()
-    chosen = preset_for("digits69", "class", **dict(word.split("=", 1) for word in options.set)).with_seed(options.seed)
+    chosen = preset_for("digits69", "class", **dict(word.split("=", 1) for word in options.set))
+    chosen = chosen.with_seed(options.seed).with_categories(len(digits69.CATEGORY_NAMES))
     parts = [
         one_fold(options.path, (i, options.folds), chosen, options.seed, options.out / f"fold{i}", options.part)
         for i in (range(options.folds) if options.only is None else options.only)
