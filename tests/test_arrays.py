@@ -139,6 +139,15 @@ def test_leaks_are_counted(columns, rng, caplog):
     assert "of 10 test pictures, 1 exact and 1 near copies stand in train" in caplog.text
 
 
+def test_a_leak_into_val_counts_as_well(columns, caplog):
+    train, test = columns(40), columns(10)
+    test["images"][:] = train["images"][:10]
+    with caplog.at_level(logging.WARNING):
+        data = from_arrays(train, test, val_fraction=0.5)
+    assert np.isin(data["val"].stimulus, data["test"].stimulus).any()
+    assert "of 10 test pictures, 10 exact and 0 near copies" in caplog.text
+
+
 def test_no_leak_no_warning(columns, caplog):
     with caplog.at_level(logging.WARNING):
         from_arrays(columns(30), columns(10))

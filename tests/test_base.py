@@ -140,7 +140,7 @@ def test_fingerprint_is_sha256_and_sees_every_part():
 
 
 def test_unknown_dataset_names_the_known_and_the_nearest():
-    with pytest.raises(ValueError, match=r"'digit69'.*\['digits69', 'simulated'.*did you mean 'digits69'"):
+    with pytest.raises(ValueError, match=r"'digit69'.*\['bold5000', 'digits69', .*did you mean 'digits69'"):
         load_dataset("digit69")
     with pytest.raises(ValueError, match=r"no data set is called 'xyz'; there are \[[^\]]*\]$"):
         load_dataset("xyz")

@@ -69,7 +69,7 @@ def assert_folds_partition(path: Path, folds: int, trials: int) -> None:
 
 
 def test_contract(mat):
-    dataset = load_dataset("digits69", path=mat)
+    dataset = load_dataset("digits69", root=mat)
     assert sorted(dataset.splits) == ["test", "train", "val"]
     assert [len(dataset[name]) for name in ("train", "val", "test")] == [36, 4, 10]
     assert dataset.num_voxels == VOXELS and dataset.rois["all"].all()

@@ -344,7 +344,7 @@ def test_kill_amid_writing_loses_that_checkpoint_only(tmp_path, monkeypatch):
             raise Accident
         save(state, path)
 
-    monkeypatch.setattr(files.torch, "save", half)
+    monkeypatch.setattr(torch, "save", half)
     with pytest.raises(Accident):
         run(small_model(), config, noisy_error, out_dir=tmp_path)
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""The command line: `visdec-lite demo` and `visdec-lite train`.
+"""The command line: `visdec-lite demo | train | datasets | download | doctor | run | lab | teach`.
 
 In: words. Out: folders with results, and an exit status. Errors of the user's making are one sentence, not a
 traceback; Ctrl-C leaves a run that goes on when asked again.
@@ -17,12 +17,15 @@ from typing import Annotated
 
 import typer
 
+from visdec_lite.downloads.commands import app as downloads
+
 app = typer.Typer(
     help="Brain to image: masked fMRI, contrast, fusion, diffusion.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(downloads, name="download")
 
 
 class Stage(StrEnum):
@@ -32,8 +35,8 @@ class Stage(StrEnum):
     finetune = "finetune"
 
 
-Dataset = Annotated[str, typer.Option(help="simulated | digits69")]
-DataPath = Annotated[Path | None, typer.Option("--path", help="file of the data set, where it needs one")]
+Dataset = Annotated[str, typer.Option(help="see: visdec-lite datasets")]
+DataPath = Annotated[Path | None, typer.Option("--path", help="file or folder of the data set, where it needs one")]
 PresetName = Annotated[str, typer.Option("--preset", help="smoke | class | paper")]
 Seed = Annotated[int, typer.Option(help="of everything random")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="a preset field: --set finetuning.steps=200")]
@@ -102,10 +105,26 @@ def train(
         else:
             own = (out / "diffusion.safetensors").exists()
             world = chain.load_world(out if own else chain.shipped(dataset), chosen)
-            options = {} if path is None else {"path": path}
+            options = {} if path is None else {"root": path}
             data = chain.ready_for(load_dataset(dataset, **options), chosen)
             chain.train_brain(data, world, chosen, seed, run, until=stage.value)
     typer.echo(f"done    {out}")
+
+
+@app.command()
+def datasets() -> None:
+    """Every data set: what it is, size, licence, what is on disk."""
+    from visdec_lite.doctor import dataset_table
+
+    typer.echo("\n".join(dataset_table()))
+
+
+@app.command()
+def doctor() -> None:
+    """What is installed and at hand, and what to do about what is missing. Changes nothing."""
+    from visdec_lite.doctor import examine
+
+    typer.echo("\n".join(map(str, examine())))
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def run_demo(
         say(f"{out} holds this run already, finished; delete the folder to run it again")
         return finished
     say(f"data    {settings.dataset}")
-    options = {} if settings.path is None else {"path": settings.path}
+    options = {} if settings.path is None else {"root": settings.path}
     dataset = load_dataset(settings.dataset, **options)
     chosen = preset_for(settings.dataset, settings.preset, **settings.overrides).with_seed(settings.seed)
     chosen = chosen.with_categories(len(dataset.category_names))

@@ -184,9 +184,9 @@ FOR_DATASET: dict[str, dict[str, Any]] = {
         "refereeing.steps": 300,
         "refereeing.validate_every": 100,
         "image_pretraining.steps": 600,
-        "pretraining.steps": 200,
-        "fusing.steps": 300,
-        "finetuning.steps": 500,
+        "pretraining.steps": 150,
+        "fusing.steps": 200,
+        "finetuning.steps": 400,
         "finetuning.validate_every": 100,
     },
 }

@@ -26,7 +26,7 @@ from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
 from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.masked_autoencoder import MaskedAutoencoder, drop_voxels
 from visdec_lite.preprocessing import to_model_range
-from visdec_lite.training import LossFunction, TrainingConfig, TrainingResult, ValidateFunction, fit
+from visdec_lite.training import LossFunction, Rows, TrainingConfig, TrainingResult, ValidateFunction, fit
 
 VALIDATION_SEED = 20230512  # the same masks and noise at every validation, so that its curve is comparable
 
@@ -164,15 +164,15 @@ def pretrain_images(
 
 def pretrain(
     model: MaskedAutoencoder,
-    voxels: np.ndarray,
-    voxels_val: np.ndarray,
+    voxels: Rows,
+    voxels_val: Rows,
     config: TrainingConfig,
     **options: object,
 ) -> TrainingResult:
     """Phase 1: DC-MAE on unlabelled scans.
 
     Args:
-        voxels, voxels_val: z-scored float32, shape (n, num_voxels).
+        voxels, voxels_val: z-scored float32, shape (n, num_voxels); a pool on disk is read batch by batch.
     """
 
     def loss_fn(model: MaskedAutoencoder, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -296,7 +296,7 @@ def encode_images(model: LatentDiffusion, images: np.ndarray, batch_size: int = 
     return torch.cat(parts)
 
 
-def _validator(loss_fn: LossFunction, data: dict[str, Tensor | np.ndarray]) -> ValidateFunction:
+def _validator(loss_fn: LossFunction, data: dict[str, Rows]) -> ValidateFunction:
     """The loss over all rows of `data`, under the same masks and noise every time."""
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -309,7 +309,7 @@ def _validator(loss_fn: LossFunction, data: dict[str, Tensor | np.ndarray]) -> V
 
 def _mean_over_batches(
     terms_of: Callable[[dict[str, Tensor]], dict[str, Tensor]],
-    data: dict[str, Tensor | np.ndarray],
+    data: dict[str, Rows],
     device: torch.device,
     batch_size: int = 128,
 ) -> dict[str, float]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,19 @@ from tqdm.auto import tqdm
 
 from visdec_lite.files import HistoryFile, interrupts_wait, read_checkpoint, write_checkpoint
 
+
+class RowsOnDisk(Protocol):
+    """What rows may be read from besides tensors and arrays; `datasets.shards.Shards` is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
+
+
+Rows = Tensor | np.ndarray | RowsOnDisk
 Terms = dict[str, Tensor]
 LossFunction = Callable[[nn.Module, dict[str, Tensor], torch.Generator], Terms]
 ValidateFunction = Callable[[nn.Module], Mapping[str, float]]
@@ -138,7 +151,7 @@ def rows_at(step: int, rows_per_step: int, num_rows: int, seed: int) -> np.ndarr
 def fit(
     model: nn.Module,
     loss_fn: LossFunction,
-    data: Mapping[str, Tensor | np.ndarray],
+    data: Mapping[str, Rows],
     config: TrainingConfig,
     *,
     out_dir: str | os.PathLike[str] | None = None,
@@ -159,8 +172,8 @@ def fit(
             neither changed nor kept in checkpoints: load them before resuming.
         loss_fn: `loss_fn(model, batch, generator)` -> terms, each of shape (); "loss" is minimised, the
             others are logged. `generator` lives on the CPU and is new at every step.
-        data: name -> array, tensor or memory map, shape (num_rows, ...); row i of all belongs together. A
-            batch has the same names: tensors of shape (batch_size / processes, ...) on the device.
+        data: name -> array, tensor, memory map or `RowsOnDisk`, shape (num_rows, ...); row i of all belongs
+            together. A batch has the same names: tensors of shape (batch_size / processes, ...) on the device.
         config: the numbers of the run.
         out_dir: folder for checkpoint.pt, the one before it, and the log (history.csv: step, split, term,
             value).
@@ -242,7 +255,7 @@ class _Run:
         self,
         model: nn.Module,
         loss_fn: LossFunction,
-        data: Mapping[str, Tensor | np.ndarray],
+        data: Mapping[str, Rows],
         config: TrainingConfig,
         validate_fn: ValidateFunction | None,
         parameter_groups: Sequence[Mapping[str, Any]] | None,
@@ -329,7 +342,7 @@ class _Run:
             if isinstance(array, Tensor):
                 part = array[torch.from_numpy(rows).to(array.device)]
             else:
-                part = torch.from_numpy(array[rows])  # reads only these rows of a memory map
+                part = torch.from_numpy(array[rows])  # of a memory map or a pool on disk it reads only these
             parts[name] = part.to(self.device)
         return parts
 
@@ -442,7 +455,7 @@ def _accelerator(config: TrainingConfig, device: str | torch.device | None) -> A
     return accelerator
 
 
-def _count_rows(data: Mapping[str, Tensor | np.ndarray], batch_size: int, num_processes: int) -> int:
+def _count_rows(data: Mapping[str, Rows], batch_size: int, num_processes: int) -> int:
     """Rows that every array has."""
     lengths = {name: len(array) for name, array in data.items()}
     if len(set(lengths.values())) != 1:

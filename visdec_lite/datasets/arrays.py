@@ -16,7 +16,7 @@ import numpy as np
 
 from visdec_lite.datasets.base import BrainDataset, Split
 from visdec_lite.datasets.base import fingerprint as hash_of
-from visdec_lite.datasets.leaks import find_leaks, image_key
+from visdec_lite.datasets.leaks import Leak, find_leaks, image_key
 from visdec_lite.preprocessing import ZScore, roi_mask, valid_voxels, zscore_runs
 
 logger = logging.getLogger(__name__)
@@ -224,16 +224,19 @@ def _val_rows(stimulus: np.ndarray, labels: np.ndarray | None, fraction: float, 
 
 
 def _warn_of_leaks(name: str, splits: Mapping[str, Split]) -> None:
-    train, test = splits["train"], splits["test"]
-    if train.images is None or test.images is None:
-        shared = np.intersect1d(train.stimulus, test.stimulus)
+    """Test pictures in train, or in val, which is taken from train."""
+    test, known = splits["test"], [splits[split] for split in ("train", "val") if split in splits]
+    if any(split.images is None for split in (test, *known)):
+        shared = np.intersect1d(np.concatenate([split.stimulus for split in known]), test.stimulus)
         if len(shared):
             logger.warning(
                 "%s: %d stimuli of test are also in train; a score on them shows memory, not reading", name, len(shared)
             )
         return
     first = np.unique(test.stimulus, return_index=True)[1]
-    leak = find_leaks(test.images[first], train.images)
+    found = [find_leaks(test.images[first], split.images) for split in known]
+    exact = np.unique(np.concatenate([leak.exact for leak in found]))
+    leak = Leak(exact, np.setdiff1d(np.concatenate([leak.near for leak in found]), exact))
     if len(leak):
         logger.warning(
             "%s: of %d test pictures, %s stand in train; a score on them shows memory, not reading",

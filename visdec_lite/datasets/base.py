@@ -3,15 +3,19 @@
 A data set is a handful of named splits (`pretrain`, `train`, `val`, `test`, ...), each a table of scans:
 one row a trial, one column a voxel. Voxels arrive z-scored with the statistics of the training split, so
 that a model trained on one data set can be pointed at another without touching a line. Statistics come
-from `train`, every choice is made on `val`, `test` is opened once.
+from `train`, every choice is made on `val`, `test` is opened once. Unlabelled scans have only `pretrain` and `val`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from visdec_lite.datasets.shards import Shards
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,14 @@ class Split:
     """Trials of one split; every array has the same number of rows.
 
     Attributes:
-        voxels: z-scored responses, float32, shape (n, num_voxels).
+        voxels: z-scored responses, float32, shape (n, num_voxels); an array, or a pool on disk (`shards.Shards`).
         images: what was seen, uint8 in 0..255, shape (n, height, width, 3), or None for unlabelled fMRI.
         labels: category of each image, int64, shape (n,), or None for unlabelled fMRI.
         stimulus: which picture, int64, shape (n,); rows that share a number are repeats of one stimulus.
         subject, run, trial: where each row was recorded, int64, shape (n,).
     """
 
-    voxels: np.ndarray
+    voxels: np.ndarray | Shards
     images: np.ndarray | None
     labels: np.ndarray | None
     stimulus: np.ndarray
@@ -44,12 +48,13 @@ class Split:
             column = getattr(self, name)
             if column is not None and len(column) != n:
                 raise ValueError(f"{len(column)} {name} for {n} rows of voxels; every trial needs exactly one")
-        bad = ~np.isfinite(self.voxels).all(axis=0)
-        if bad.any():
-            raise ValueError(
-                f"{bad.sum()} of {self.voxels.shape[1]} voxels hold NaN or infinity (first: column "
-                f"{np.flatnonzero(bad)[0]}); drop them before building the data set: preprocessing.valid_voxels(voxels)"
-            )
+        if isinstance(self.voxels, np.ndarray):  # a pool on disk was checked when it was written
+            bad = np.flatnonzero(~np.isfinite(self.voxels).all(axis=0))
+            if len(bad):
+                raise ValueError(
+                    f"{len(bad)} of {self.voxels.shape[1]} voxels hold NaN or infinity (first: column {bad[0]}); "
+                    "drop them before building the data set: preprocessing.valid_voxels(voxels)"
+                )
         if self.images is not None and (self.images.dtype != np.uint8 or self.images.shape[3:] != (3,)):
             raise ValueError(
                 f"images are {self.images.dtype} {self.images.shape}, expected uint8 (n, height, width, 3); "
@@ -60,7 +65,7 @@ class Split:
         return len(self.voxels)
 
     def rows(self, index: np.ndarray) -> Split:
-        """The trials at `index` (integers or a boolean mask), in that order."""
+        """The trials at `index` (integers or a boolean mask), in that order; rows of a pool are read into memory."""
         pick = {name: None if column is None else column[index] for name, column in vars(self).items()}
         return Split(**pick)
 
@@ -83,7 +88,7 @@ class BrainDataset:
     """Scans with what is known of them.
 
     Attributes:
-        splits: name -> Split. `train` and `test` are always there.
+        splits: name -> Split. `train` and `test` are there, or else `pretrain` and perhaps `val` and no other.
         category_names: names of the labels, label i is `category_names[i]`.
         rois: region name -> boolean mask over voxels, shape (num_voxels,).
         simulated: True when no human lay in a scanner; every figure and file made from it says so.
@@ -101,12 +106,18 @@ class BrainDataset:
     fingerprint: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        for required in ("train", "test"):
+        unlabelled = "pretrain" in self.splits and self.splits.keys() <= {"pretrain", "val"}
+        for required in () if unlabelled else ("train", "test"):
             if required not in self.splits:
-                raise ValueError(f"data set {self.name!r} has splits {sorted(self.splits)}, but no {required!r}")
+                raise ValueError(
+                    f"data set {self.name!r} has splits {sorted(self.splits)}, but no {required!r}; expected train "
+                    "and test, or of unlabelled scans pretrain and perhaps val"
+                )
         for name, split in self.splits.items():
             if split.voxels.shape[1] != self.num_voxels:
-                raise ValueError(f"split {name!r} has {split.voxels.shape[1]} voxels, train has {self.num_voxels}")
+                raise ValueError(
+                    f"split {name!r} has {split.voxels.shape[1]} voxels, {self._main} has {self.num_voxels}"
+                )
         for name, mask in self.rois.items():
             if mask.shape != (self.num_voxels,) or mask.dtype != bool:
                 raise ValueError(
@@ -119,13 +130,17 @@ class BrainDataset:
         return self.splits[split]
 
     @property
+    def _main(self) -> str:
+        return "train" if "train" in self.splits else "pretrain"
+
+    @property
     def num_voxels(self) -> int:
-        return self.splits["train"].voxels.shape[1]
+        return self.splits[self._main].voxels.shape[1]
 
     @property
     def image_size(self) -> int:
         """Side of the square stimuli in pixels."""
-        images = self.splits["train"].images
+        images = self.splits[self._main].images
         if images is None:
             raise ValueError(f"data set {self.name!r} comes without stimulus images")
         return images.shape[1]

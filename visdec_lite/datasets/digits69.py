@@ -11,7 +11,6 @@ run 0, and `trial` is its row in the file, training rows first.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
@@ -25,12 +24,15 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.distance import cdist
 
 from visdec_lite.datasets.base import BrainDataset, Split, fingerprint, trial_columns
+from visdec_lite.files import data_home
 from visdec_lite.preprocessing import ZScore, as_uint8_rgb, pad_images, valid_voxels
 
 logger = logging.getLogger(__name__)
 
 FILE = "digit69_28x28.mat"
 SHA256 = "44513e09ad2398566aedd550088b817a3c0bf9cd7873f87078ecd7fdf170b22d"
+TITLE = "one person, 100 handwritten sixes and nines, 3092 voxels (van Gerven 2010)"
+MEGABYTES = 2.4
 SOURCE = f"{FILE} (2.4 MB, sha256 {SHA256}) from https://github.com/ChangdeDu/DGMM"
 LICENCE = (
     "Donders Institute data-use agreement: download the file yourself and never redistribute it, "
@@ -60,7 +62,7 @@ FAINT = 12  # grey levels, of 255: the ripple that interpolation leaves stays be
 
 
 def load(
-    path: str | Path | None = None,
+    root: str | Path | None = None,
     val_fraction: float = 0.1,
     split_seed: int = 0,
     fold: tuple[int, int] | None = None,
@@ -68,7 +70,7 @@ def load(
     """Read digits69; voxels are z-scored with the mean and spread of `train`.
 
     Args:
-        path: the .mat file or the folder it lies in; otherwise the folder named by VISDEC_DATA, else `data`.
+        root: the .mat file or the folder it lies in; otherwise the folder named by VISDEC_DATA, else `data`.
         val_fraction: share of each digit's training trials set aside as `val`, from 0 (no `val`) to below 1.
         split_seed: which trials are set aside, and how the folds are dealt.
         fold: None keeps the file's own test trials. (i, k) makes part i of k, counted from 0, the test
@@ -83,7 +85,7 @@ def load(
     """
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}, expected a share from 0 to below 1")
-    file = _find(path)
+    file = _find(root)
     everything, in_test = _read(file)
     if fold is None:
         leaked = np.intersect1d(everything.stimulus[in_test], everything.stimulus[~in_test])
@@ -110,15 +112,24 @@ def load(
     )
 
 
-def _find(path: str | Path | None) -> Path:
-    place = Path(os.environ.get("VISDEC_DATA", "data") if path is None else path).expanduser()
-    candidates = [place / FILE, place / "digits69" / FILE] if place.is_dir() or path is None else [place]
+def found(root: str | Path | None = None) -> list[Path]:
+    """The file, if it is on disk."""
+    return [file for file in _candidates(root) if file.is_file()][:1]
+
+
+def _candidates(root: str | Path | None) -> list[Path]:
+    place = data_home() if root is None else Path(root).expanduser()
+    return [place / FILE, place / "digits69" / FILE] if place.is_dir() or root is None else [place]
+
+
+def _find(root: str | Path | None) -> Path:
+    candidates = _candidates(root)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     raise FileNotFoundError(
         f"no digits69 at {' or '.join(map(str, candidates))}; download {SOURCE}, "
-        "then give path=..., or set VISDEC_DATA to its folder"
+        "then give root=..., or set VISDEC_DATA to its folder; or: visdec-lite download get digits69"
     )
 
 

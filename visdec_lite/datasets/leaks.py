@@ -13,7 +13,7 @@ from einops import rearrange
 
 SIDE = 16  # pixels of the thumbnails compared
 NEAR = 0.05  # root mean squared difference of standardised thumbnails; copies saved anew, at another size, stay below
-BLOCK = 2048  # thumbnails compared at once, so that memory does not grow with the training set
+BLOCK = 2**24  # pixels shrunk at once, so that memory does not grow with the training set
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,9 @@ def find_leaks(test: np.ndarray, train: np.ndarray) -> Leak:
     """
     known = {image_key(image) for image in train}
     exact = np.array([image_key(image) in known for image in test], dtype=bool)
-    probes, distance = thumbnails(test), np.full(len(test), np.inf)
-    for start in range(0, len(train), BLOCK):
-        others = thumbnails(train[start : start + BLOCK])
-        squared = (probes**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2.0 * probes @ others.T
-        distance = np.minimum(distance, np.sqrt(np.maximum(squared.min(axis=1), 0.0)))
+    probes, others = thumbnails(test), thumbnails(train)
+    squared = (probes**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2.0 * probes @ others.T
+    distance = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
     near = ~exact & (distance < NEAR)
     return Leak(np.flatnonzero(exact), np.flatnonzero(near))
 
@@ -62,14 +60,22 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
     A flat picture has no contrast to standardise; what is left of it is its colour.
     """
-    rows = [_cells(images.shape[1]), _cells(images.shape[2])]
-    small = np.add.reduceat(images.astype(np.float32), rows[0][0], axis=1) / rows[0][1][None, :, None, None]
-    small = np.add.reduceat(small, rows[1][0], axis=2) / rows[1][1][None, None, :, None]
+    down, across = _cells(images.shape[1]), _cells(images.shape[2])
+    block = max(1, BLOCK // images[0].size)
+    small = np.concatenate(
+        [_shrink(images[start : start + block], down, across) for start in range(0, len(images), block)]
+    )
     flat = rearrange(small, "n h w c -> n (h w c)")
     centred = flat - flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     plain = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1.0)
     return np.where(length > 1.0, centred / np.maximum(length, 1.0), plain).astype(np.float32)
+
+
+def _shrink(images: np.ndarray, down: tuple[np.ndarray, ...], across: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Means over cells, float32 (n, cells down, cells across, 3)."""
+    rows = np.add.reduceat(images.astype(np.float32), down[0], axis=1) / down[1][None, :, None, None]
+    return np.add.reduceat(rows, across[0], axis=2) / across[1][None, None, :, None]
 
 
 def _cells(length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -46,6 +46,10 @@ from visdec_lite.preprocessing import ZScore
 
 # What the data are made by, read when it is imported: an edited simulation never meets an old cache.
 _SOURCES = tuple(Path(__file__).with_name(name).read_bytes() for name in ("simulated.py", "stimuli.py"))
+TITLE = "a simulated visual cortex: 1600 voxels, 1200 training pictures, 50 test pictures x 35"
+MEGABYTES = 0.0  # built on this machine
+LICENCE = "MIT, as the code that made it"
+CITATION = "simulated by visdec_lite; design after Horikawa & Kamitani (2017), Nature Communications 8:15037"
 RETINA = 32  # pixels a side that the cortex sees, whatever the size of the picture
 TEST_CATEGORIES = np.array([shape * len(COLOURS) + shape % len(COLOURS) for shape in range(len(SHAPES))])
 TRAIN_CATEGORIES = np.setdiff1d(np.arange(len(CATEGORY_NAMES)), TEST_CATEGORIES)
@@ -317,6 +321,11 @@ def labelled_pictures(
     return render(draw_scenes(labels, rng), image_size), labels
 
 
+def found(root: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Nothing has to be on disk."""
+    return []
+
+
 def load(
     config: SimulationConfig | None = None, cache: str | os.PathLike[str] | None = None, **overrides: object
 ) -> BrainDataset:
@@ -332,6 +341,9 @@ def load(
     """
     if config is not None and overrides:
         raise ValueError(f"pass a config or single fields, not both; got a config and {sorted(overrides)}")
+    known = {field.name for field in fields(SimulationConfig)}
+    if unknown := sorted(set(overrides) - known):
+        raise ValueError(f"the simulation has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     config = config or SimulationConfig(**overrides)
     folder = Path(cache or os.environ.get("VISDEC_CACHE") or Path.home() / ".cache" / "visdec_lite")
     mark = fingerprint(repr(sorted(asdict(config).items())), *_SOURCES)
@@ -403,7 +415,7 @@ def _assemble(config: SimulationConfig, columns: dict[str, np.ndarray], mark: st
         category_names=CATEGORY_NAMES,
         rois=region_masks(config),
         simulated=True,
-        licence="MIT, as the code that made it",
-        citation="simulated by visdec_lite; design after Horikawa & Kamitani (2017), Nature Communications 8:15037",
+        licence=LICENCE,
+        citation=CITATION,
         fingerprint=mark,
     )
