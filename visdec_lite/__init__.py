@@ -22,6 +22,8 @@ Reading the modules in this order is following one scan to one picture:
     checkpoints         saving, loading, and reading checkpoints of other people
     baselines           what simpler methods reach on the same data
     plotting, report, demo, cli
+    downloads, doctor   getting data; what is at hand
+    teaching            what the lessons need: checks, solutions, glossary, running them
 
 Importing the package loads none of these: public names are fetched from their module on first use.
 """
@@ -33,6 +35,8 @@ __version__ = "0.1.0"
 # public name -> module that holds it
 _PUBLIC = {
     "load_dataset": "datasets",
+    "from_arrays": "datasets.arrays",
+    "from_nifti": "datasets.nifti",
     "BrainDataset": "datasets.base",
     "Split": "datasets.base",
     "ZScore": "preprocessing",
