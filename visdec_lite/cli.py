@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from visdec_lite.downloads.commands import app as downloads
+from visdec_lite.teaching import commands as teaching
 
 app = typer.Typer(
     help="Brain to image: masked fMRI, contrast, fusion, diffusion.",
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(downloads, name="download")
+teaching.mount(app)
 
 
 class Stage(StrEnum):
