@@ -26,8 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(downloads, name="download")
-teaching.mount(app)
 
 
 class Stage(StrEnum):
@@ -127,6 +125,10 @@ def doctor() -> None:
     from visdec_lite.doctor import examine
 
     typer.echo("\n".join(map(str, examine())))
+
+
+app.add_typer(downloads, name="download")
+teaching.mount(app)
 
 
 @contextmanager
