@@ -16,7 +16,15 @@ import typer
 from typer.testing import CliRunner
 
 from visdec_lite.teaching import commands, runner
-from visdec_lite.teaching.executed import LessonRun, errors_in, table, two_digits, write_outputs, write_times
+from visdec_lite.teaching.executed import (
+    LessonRun,
+    errors_in,
+    table,
+    two_digits,
+    with_mathml,
+    write_outputs,
+    write_times,
+)
 from visdec_lite.teaching.lesson import FOLDER
 from visdec_lite.teaching.notebooks import OPENING, count_words, find_lessons, read_lesson
 from visdec_lite.teaching.runner import ready, run_lessons
@@ -436,3 +444,9 @@ def test_words_that_are_spoken_are_counted():
 
 def test_errors_in_an_empty_notebook_are_none(tmp_path):
     assert errors_in(read_lesson(write_lesson(tmp_path, "00_bare", []))) == []
+
+
+def test_equations_need_no_network():
+    page = with_mathml("Loss $\\log(n)$ and\n\n$$\\frac{1}{n} \\sum_i x_i$$\n\nbut `$HOME` and\n```\n$x$\n```\n")
+    assert page.count("<math") == 2 and 'display="block"' in page and "<mfrac>" in page
+    assert "`$HOME`" in page and "```\n$x$\n```" in page

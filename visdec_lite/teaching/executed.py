@@ -99,12 +99,30 @@ def write_page(executed: Path, source_folder: Path) -> None:
     content = json.loads(executed.read_text(encoding="utf-8"))
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = re.sub(r"\]\((\d\d_\w+)\.ipynb(#[^)]*)?\)", r"](\1.html\2)", "".join(cell["source"]))
+            text = re.sub(r"\]\((\d\d_\w+)\.ipynb(#[^)]*)?\)", r"](\1.html\2)", "".join(cell["source"]))
+            cell["source"] = with_mathml(text)
     resources = {"metadata": {"name": executed.stem, "path": str(source_folder)}}
     exporter = HTMLExporter(template_name="lab", embed_images=True)
     body, _ = exporter.from_file(io.StringIO(json.dumps(content)), resources=resources)
     with atomic_path(page) as temporary:
         temporary.write_text(body, encoding="utf-8")
+
+
+# code first, so that a dollar in it stays one; then $$...$$ and $...$
+_MATHS = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
+
+
+def with_mathml(text: str) -> str:
+    """Markdown with its LaTeX as MathML, which browsers draw without a network and screen readers read aloud."""
+    from latex2mathml.converter import convert
+
+    def drawn(match: re.Match[str]) -> str:
+        if match["code"]:
+            return match["code"]
+        latex, display = match["block"] or match["inline"], "block" if match["block"] else "inline"
+        return convert(latex.strip(), display=display)
+
+    return _MATHS.sub(drawn, text)
 
 
 def write_times(path: Path | str, seconds: Mapping[str, float]) -> float:
