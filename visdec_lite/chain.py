@@ -28,6 +28,7 @@ from visdec_lite.checkpoints import load_weights, save_weights
 from visdec_lite.classifier import CategoryClassifier
 from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.datasets import BrainDataset, digits69, simulated, stimuli
+from visdec_lite.datasets.shards import Shards
 from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
 from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.masked_autoencoder import MaskedAutoencoder
@@ -177,7 +178,9 @@ def ready_for(dataset: BrainDataset, preset: Preset) -> BrainDataset:
     Raises:
         ValueError: the images have another size than the preset paints.
     """
-    if dataset.image_size != preset.diffusion.image_size:
+    if any(split.images is not None for split in dataset.splits.values()) and (
+        dataset.image_size != preset.diffusion.image_size
+    ):
         raise ValueError(
             f"{dataset.name} has images of {dataset.image_size} pixels, preset {preset.name!r} paints "
             f"{preset.diffusion.image_size}; load the data at that size, or override diffusion.image_size"
@@ -187,9 +190,14 @@ def ready_for(dataset: BrainDataset, preset: Preset) -> BrainDataset:
     if not padding:
         return dataset
     logger.info("padding %d voxels by %d to fill the last patch of %d", dataset.num_voxels, padding, multiple)
-    splits = {n: replace(s, voxels=pad_voxels(s.voxels, multiple)[0]) for n, s in dataset.splits.items()}
+    splits = {n: replace(s, voxels=_padded(s.voxels, multiple)) for n, s in dataset.splits.items()}
     rois = {name: np.pad(mask, (0, padding)) for name, mask in dataset.rois.items()}
     return replace(dataset, splits=splits, rois=rois)
+
+
+def _padded(voxels: np.ndarray | Shards, multiple: int) -> np.ndarray | Shards:
+    """A pool on disk is padded where it is read."""
+    return pad_voxels(voxels, multiple)[0] if isinstance(voxels, np.ndarray) else voxels.padded(multiple)
 
 
 @dataclass
@@ -233,11 +241,21 @@ def train_brain(
         dataset: of `ready_for`.
         skip: stages left out ("pretrain", "fuse"): what is each of them worth?
         until: the last stage to train.
+
+    Raises:
+        ValueError: a stage after phase 1 is wanted of scans without pictures, or there is no validation split.
     """
-    brain = new_brain(preset, dataset.num_voxels, world, seed)
-    train, val = dataset["train"], dataset["val"]
-    configs = brain_configs(brain, preset)
+    if "val" not in dataset.splits:
+        raise ValueError(f"{dataset.name} has no split 'val' to choose by; load it with val_fraction above 0")
     wanted = BRAIN_STAGES[: BRAIN_STAGES.index(until) + 1]
+    train, val = dataset.splits.get("train"), dataset["val"]
+    if until != "pretrain" and (train is None or train.images is None):
+        raise ValueError(
+            f"{dataset.name} comes without pictures: only phase 1 can learn from it (until='pretrain'; "
+            "visdec-lite train pretrain)"
+        )
+    brain = new_brain(preset, dataset.num_voxels, world, seed)
+    configs = brain_configs(brain, preset)
     if "pretrain" in wanted and "pretrain" not in skip:
         pool = dataset.splits.get("pretrain", train).voxels
         run.stage("pretrain", brain.autoencoder, configs["pretrain"], lambda **o: stages.pretrain(

@@ -104,7 +104,10 @@ def train(
             chain.train_world(dataset, chosen, seed, run)
         else:
             own = (out / "diffusion.safetensors").exists()
-            world = chain.load_world(out if own else chain.shipped(dataset), chosen)
+            if not own and stage is Stage.pretrain:
+                world = chain.new_world(chosen, seed)  # phase 1 sees no picture
+            else:
+                world = chain.load_world(out if own else chain.shipped(dataset), chosen)
             options = {} if path is None else {"root": path}
             data = chain.ready_for(load_dataset(dataset, **options), chosen)
             chain.train_brain(data, world, chosen, seed, run, until=stage.value)
