@@ -24,7 +24,7 @@ def chance_level(attempt: Any) -> str:
     )
     expect(
         not close(single, 0.5),
-        "You say 0.5 for 50 names: right or wrong are two outcomes, but not equally likely ones. 1 name of 50 is right.",
+        "You say 0.5 for 50 names: right or wrong are two outcomes, but not equally likely. 1 name of 50 is right.",
     )
     expect(
         close(single, 0.02),
@@ -54,7 +54,7 @@ def zscored(attempt: Any) -> str:
         raise Wrong(f"Two numbers are expected, (mean, spread); this is {attempt!r}.") from None
     expect(
         not (close(mean, 1.0) and close(spread, 0.0)),
-        "You say mean 1, spread 0: the other way round. Subtracting the mean leaves 0, dividing by the spread leaves 1.",
+        "You say mean 1, spread 0: the other way round. Subtracting the mean leaves 0, dividing by the spread 1.",
     )
     expect(
         close(mean, 0.0),
@@ -65,4 +65,4 @@ def zscored(attempt: Any) -> str:
         f"You say the spread is {spread:g}. Every scan is divided by the spread, so 1 is left: a voxel that "
         "does not vary at all has no z-score.",
     )
-    return "Mean 0, spread 1, for every voxel: loud ones do not drown the quiet. The next two cells look it up."
+    return "Mean 0, spread 1, for every voxel: loud ones do not drown the quiet. The next cell looks it up."
