@@ -46,7 +46,7 @@ from visdec_lite.preprocessing import ZScore
 
 # What the data are made by, read when it is imported: an edited simulation never meets an old cache.
 _SOURCES = tuple(Path(__file__).with_name(name).read_bytes() for name in ("simulated.py", "stimuli.py"))
-TITLE = "a simulated visual cortex: 1600 voxels, 1200 training pictures, 50 test pictures x 35"
+TITLE = "a simulated visual cortex: 1600 voxels, 4800 training pictures, 50 test pictures x 35"
 MEGABYTES = 0.0  # built on this machine
 LICENCE = "MIT, as the code that made it"
 CITATION = "simulated by visdec_lite; design after Horikawa & Kamitani (2017), Nature Communications 8:15037"
