@@ -15,7 +15,7 @@ import torch
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, LabelAxis, SeriesAxis
 
 from visdec_lite import stages
-from visdec_lite.datasets import hcp
+from visdec_lite.datasets import hcp, hcp_prepare
 from visdec_lite.datasets.shards import Shards
 from visdec_lite.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
 from visdec_lite.training import TrainingConfig
@@ -448,15 +448,15 @@ def test_the_only_labels_in_the_folder_are_taken(dense):
 
 def test_what_is_there_is_not_made_again(dense, monkeypatch, caplog):
     files, labels, out = dense
-    cut_out, seen = hcp._Atlas.cut_out, []
+    cut_out, seen = hcp_prepare._Atlas.cut_out, []
 
-    def counted(self: hcp._Atlas, file: Path) -> dict[str, np.ndarray]:
+    def counted(self: hcp_prepare._Atlas, file: Path) -> dict[str, np.ndarray]:
         seen.append(file)
         if len(seen) == 2:
             raise KeyboardInterrupt
         return cut_out(self, file)
 
-    monkeypatch.setattr(hcp._Atlas, "cut_out", counted)
+    monkeypatch.setattr(hcp_prepare._Atlas, "cut_out", counted)
     with pytest.raises(KeyboardInterrupt):
         prepare(files, out, labels=labels)
     assert [path.name for path in out.rglob("*") if path.is_file()] == [hcp.FILE]
@@ -555,7 +555,7 @@ def test_whose_scan_it_is_must_be_told_and_once(dense, tmp_path):
         prepare([files[0], files[0].with_name("rfMRI_REST1_RL.dtseries.nii"), files[1]], out, labels=labels)
     with pytest.raises(ValueError, match="0 files to prepare"):
         prepare([], out, labels=labels)
-    assert hcp._subject_of(Path("100307/100408.rfMRI_REST1_LR.dtseries.nii")) == "100408"
+    assert hcp_prepare._subject_of(Path("100307/100408.rfMRI_REST1_LR.dtseries.nii")) == "100408"
     with pytest.raises(
         ValueError, match=r"no subject number of 6 digits in a/20240131.dtseries.nii; put it into a folder"
     ):

@@ -5,6 +5,7 @@ in pairs, so that an unreadable last one costs only the way back to the one befo
 """
 
 import csv
+import hashlib
 import logging
 import os
 import pickle
@@ -21,6 +22,23 @@ logger = logging.getLogger(__name__)
 def data_home() -> Path:
     """Folder of the data sets, a folder each: the environment's VISDEC_DATA, else `data`."""
     return Path(os.environ.get("VISDEC_DATA", "data")).expanduser()
+
+
+def data_folder(name: str, root: str | os.PathLike[str] | None = None) -> Path:
+    """Folder of one data set: `root`, or where that is None, `name` in the data home."""
+    return data_home() / name if root is None else Path(root).expanduser()
+
+
+def nilearn_folders(name: str, root: str | os.PathLike[str] | None = None) -> list[Path]:
+    """Where a data set of nilearn's may lie: its folder `name` in the data home or in `root`, or `root` itself."""
+    folder = data_folder(name, root)
+    return [folder] if root is None else [folder, folder / name]
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file in hexadecimal digits, read piece by piece."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager

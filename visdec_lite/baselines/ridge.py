@@ -78,9 +78,14 @@ class RidgeDecoder:
         self.alpha_ = self.config.alphas[best]
         low, high = min(self.config.alphas), max(self.config.alphas)
         if low < high and self.alpha_ in (low, high):
+            meaning = (
+                "if a larger one always wins, the voxels say nothing about the targets"
+                if self.alpha_ == high
+                else "the targets follow from the voxels with hardly a penalty"
+            )
             logger.warning(
                 f"best alpha {self.alpha_:g} stands at the edge of the grid {low:g}..{high:g}: widen "
-                "RidgeConfig.alphas; if a larger alpha always wins, the voxels say nothing about the targets"
+                f"RidgeConfig.alphas; {meaning}"
             )
         if self.config.refit:
             path = _RidgePath(np.concatenate([x, x_val]), np.concatenate([y, y_val]))

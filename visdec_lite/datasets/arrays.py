@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -107,6 +108,27 @@ def from_arrays(
         citation=citation,
         fingerprint=mark,
     )
+
+
+def refuse_copies(voxels: np.ndarray, file: Path) -> None:
+    """No two trials of a brain are equal in every voxel: such rows were copied, and may stand in train and test.
+
+    Args:
+        voxels: shape (trials, voxels).
+        file: where they are from, for the message.
+    """
+    first: dict[int, int] = {}
+    pairs = []
+    for row, trial in enumerate(np.ascontiguousarray(voxels)):
+        other = first.setdefault(hash(trial.tobytes()), row)
+        if other != row and np.array_equal(trial, voxels[other], equal_nan=True):
+            pairs.append((other, row))
+    if pairs:
+        shown = ", ".join(f"{a} = {b}" for a, b in pairs[:5]) + (", ..." if len(pairs) > 5 else "")
+        raise ValueError(
+            f"{len(pairs)} of {len(voxels)} rows of {file} are exact copies of others, expected 0 (rows counted from "
+            f"0: {shown}); get the file anew, or leave the copies out"
+        )
 
 
 def _checked(split: str, columns: Columns) -> dict[str, np.ndarray]:

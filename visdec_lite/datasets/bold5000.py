@@ -29,11 +29,10 @@ from pathlib import Path
 
 import numpy as np
 
-from visdec_lite.datasets.arrays import from_arrays
-from visdec_lite.datasets.base import BrainDataset, fingerprint
-from visdec_lite.datasets.god import refuse_copies, sha256_of
-from visdec_lite.datasets.photographs import PICKLED, find_photographs, read_photographs
-from visdec_lite.files import data_home
+from visdec_lite.datasets.arrays import from_arrays, refuse_copies
+from visdec_lite.datasets.base import BrainDataset, files_fingerprint
+from visdec_lite.datasets.photographs import PICKLED, find_photographs, read_photographs, warn_without
+from visdec_lite.files import data_folder
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,9 @@ def found(root: Path | str | None = None) -> list[Path]:
     """Files of this data set below its folder, without the photographs."""
     patterns = [f"{subject}{end}" for subject in SUBJECTS for end in ("_GLMbetas*.npy", "/*/*.txt", "_imgnames.txt")]
     with suppress(OSError, RuntimeError):
-        return [path for path in _tables(_folder(root)) if any(map(path.match, [*patterns, REPEATED_LIST]))]
+        return [
+            path for path in _tables(data_folder("bold5000", root)) if any(map(path.match, [*patterns, REPEATED_LIST]))
+        ]
     return []
 
 
@@ -94,7 +95,7 @@ def load(
     """
     if subject not in SUBJECTS:
         raise ValueError(f"subject is {subject!r}, expected one of {SUBJECTS}")
-    parts, folder = _parts(roi), _folder(root)
+    parts, folder = _parts(roi), data_folder("bold5000", root)
     there = _tables(folder)
     betas = [_one(folder, there, BETAS.format(subject=subject, region=part)) for part in parts]
     lists = _lists(folder, there, subject)
@@ -120,12 +121,8 @@ def load(
     }
     paths: list[Path] = []
     if stimuli is None:
-        logger.warning(
-            "BOLD5000 %s is without photographs: pre-training, phase 1 and category decoding work; phase 2, "
-            "fine-tuning and scores of pictures do not. Give stimuli=FOLDER, the Presented_Stimuli of "
-            "BOLD5000_Stimuli.zip",
-            subject,
-        )
+        way_out = "Give stimuli=FOLDER, the Presented_Stimuli of BOLD5000_Stimuli.zip"
+        warn_without(f"BOLD5000 {subject}", way_out)
     else:
         paths = find_photographs(stimuli, pictures.tolist())
         columns["images"] = read_photographs(paths, image_size)[stimulus]
@@ -139,14 +136,10 @@ def load(
         split_seed=split_seed,
         licence=LICENCE,
         citation=CITATION,
-        fingerprint=fingerprint(*map(sha256_of, [*betas, *lists, *marks, *paths])),
+        fingerprint=files_fingerprint([*betas, *lists, *marks, *paths]),
     )
     averaged = {"test": dataset["test"].average_repeats()} if average_test else {}
     return replace(dataset, splits=dataset.splits | averaged)
-
-
-def _folder(root: Path | str | None) -> Path:
-    return data_home() / "bold5000" if root is None else Path(root).expanduser()
 
 
 def _tables(folder: Path) -> list[Path]:

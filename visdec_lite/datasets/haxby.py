@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from visdec_lite.datasets.arrays import from_arrays
-from visdec_lite.datasets.base import BrainDataset
-from visdec_lite.datasets.nifti import block_numbers, choose_voxels, files_fingerprint, load_image, read_series
-from visdec_lite.files import data_home
+from visdec_lite.datasets.base import BrainDataset, files_fingerprint
+from visdec_lite.datasets.nifti import choose_voxels, load_image, read_series
+from visdec_lite.datasets.responses import block_numbers
+from visdec_lite.files import data_home, nilearn_folders
 from visdec_lite.preprocessing import shift_lag
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def found(root: Path | str | None = None) -> list[Path]:
     """Files of this data set on disk, any subject's."""
     names = ["mask.nii.gz", "bold.nii.gz", "labels.csv"]
     names += [f"subj*/{name}" for name in ("bold.nii.gz", "labels.txt", *MASKS.values())]
-    return sorted({file for folder in _folders(root) for name in names for file in folder.glob(name)})
+    return sorted({file for folder in nilearn_folders(FOLDER, root) for name in names for file in folder.glob(name)})
 
 
 def load(
@@ -127,15 +128,10 @@ def load(
     )
 
 
-def _folders(root: Path | str | None) -> list[Path]:
-    place = data_home() if root is None else Path(root).expanduser()
-    return [place / FOLDER] if root is None else [place, place / FOLDER]
-
-
 def _find(root: Path | str | None, subject: int) -> tuple[Path, Path]:
     """Folder of one subject's files, and its labels."""
-    places = [(f / f"subj{subject}", "labels.txt") for f in _folders(root)] + [
-        (f, "labels.csv") for f in _folders(root)
+    places = [(f / f"subj{subject}", "labels.txt") for f in nilearn_folders(FOLDER, root)] + [
+        (f, "labels.csv") for f in nilearn_folders(FOLDER, root)
     ]
     for folder, labels in places:
         if (folder / "bold.nii.gz").is_file() and (folder / labels).is_file():

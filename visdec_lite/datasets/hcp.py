@@ -1,8 +1,8 @@
 """HCP: resting-state scans of about 1200 people, unlabelled, to pre-train on (Van Essen et al., 2013).
 
 Enters: `<subject>/HCP_visual_voxel.npz`, arrays V1 to V4 of shape (frames, voxels), of one run of 1200 frames;
-`prepare` makes them from the dense time series that HCP gives. Leaves: the sample contract of `base`, with the splits
-`pretrain` and `val` (whole people, never windows of the same one), whose voxels stream from shards:
+`hcp_prepare` makes them from the dense time series that HCP gives. Leaves: the sample contract of `base`, with the
+splits `pretrain` and `val` (whole people, never windows of the same one), whose voxels stream from shards:
 
     regions side by side -> means of 10 frames -> z-score of each voxel in its run -> wrap-padding to a common length
 
@@ -13,7 +13,6 @@ arXiv:2305.17214; regions are those of Glasser et al. (2016), Nature 536.
 from __future__ import annotations
 
 import logging
-import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,19 +20,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from einops import reduce
 from tqdm.auto import tqdm
 
 from visdec_lite.datasets.base import BrainDataset, Split, fingerprint, trial_columns
+from visdec_lite.datasets.hcp_prepare import FILE, REGIONS
+from visdec_lite.datasets.hcp_prepare import prepare as prepare  # had from here too
 from visdec_lite.datasets.shards import Shards, write_shards
-from visdec_lite.files import atomic_path, data_home
+from visdec_lite.files import data_folder
 from visdec_lite.preprocessing import ZScore, pad_voxels, valid_voxels
-
-if TYPE_CHECKING:
-    from nibabel.cifti2 import BrainModelAxis, Cifti2Image
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +45,8 @@ CITATION = (
     "Human Connectome Project: an overview. NeuroImage, 80, 62-79. Regions: Glasser, M. F., et al. (2016). A "
     "multi-modal parcellation of human cerebral cortex. Nature, 536, 171-178."
 )
-FILE = "HCP_visual_voxel.npz"
-REGIONS = {"V1": (1, 181), "V2": (4, 184), "V3": (5, 185), "V4": (6, 186)}  # Glasser's label numbers, both sides
 MAX_BAD = 0.1  # share of a person's voxels that may be without signal
 STEPS = "1"  # raise it when the steps from .npz to shards change: old shards are then not used
-CORTEX = ("CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT")
 WAY_OUT = "make it from the dense time series: visdec-lite download prepare hcp"
 
 
@@ -74,7 +68,7 @@ class Recording:
 def found(root: Path | str | None = None) -> list[Path]:
     """The prepared files on disk, one a person, in `root` or in its folder `npz`."""
     with suppress(OSError, ValueError, RuntimeError):  # no right to look, no such path, no home folder
-        place = _place(root)
+        place = data_folder("hcp", root)
         return sorted(file for pattern in (f"*/{FILE}", f"npz/*/{FILE}") for file in place.glob(pattern))
     return []
 
@@ -114,7 +108,7 @@ def load(
         ValueError: a file is damaged or not in that form, or a choice does not fit it.
     """
     regions = _regions(roi)
-    files = _chosen(found(root), subjects, _place(root))
+    files = _chosen(found(root), subjects, data_folder("hcp", root))
     recordings = [_read_headers(file, regions) for file in files]
     _expect_windows(recordings, frames)
     held_out = _held_out([recording.subject for recording in recordings], val_fraction, split_seed)
@@ -127,7 +121,7 @@ def load(
 
     pool = write_shards(
         chunks(),
-        _place(root if cache is None else cache) / f"shards-{mark[:16]}",
+        data_folder("hcp", root if cache is None else cache) / f"shards-{mark[:16]}",
         name="hcp",
         fingerprint=mark,
         licence=LICENCE,
@@ -146,10 +140,6 @@ def load(
         citation=CITATION,
         fingerprint=mark,
     )
-
-
-def _place(root: Path | str | None) -> Path:
-    return data_home() / "hcp" if root is None else Path(root).expanduser()
 
 
 def _regions(roi: str | Sequence[str] | None) -> list[str]:
@@ -294,127 +284,3 @@ def _masks(recordings: Sequence[Recording], regions: Sequence[str], length: int)
         return {"all": np.ones(length, dtype=bool)}
     region_of = np.resize(np.repeat(np.arange(len(regions)), sizes.pop()), length)  # padding wraps, so does this
     return {name: region_of == place for place, name in enumerate(regions)}
-
-
-def prepare(files: Sequence[Path], out: Path, *, labels: Path | None = None, progress: bool = True) -> list[Path]:
-    """Cut V1 to V4 out of dense time series: `<out>/<subject>/HCP_visual_voxel.npz`, what `load` reads.
-
-    Args:
-        files: `.dtseries.nii` (CIFTI-2), one run a person. The person's six-digit number is taken from the file's
-            name or the nearest folder that has one, as in `100307/.../rfMRI_REST1_LR_Atlas.dtseries.nii`.
-        out: where the people's folders are made. What is there already is not made again.
-        labels: the multi-modal parcellation of Glasser et al. (2016) as `.dlabel.nii`, on the surface mesh of the
-            series; None takes the only one in `out`. It is matched by vertex, so it may lack the subcortical part.
-        progress: show a bar.
-
-    Returns:
-        The files, one a person, in the order of `files`.
-
-    Raises:
-        FileNotFoundError: no labels.
-        ValueError: a file is damaged, not of these kinds, or on another mesh; two runs of one person.
-        ImportError: nibabel is not installed.
-    """
-    targets = [Path(out) / _subject_of(Path(file)) / FILE for file in files]
-    doubled = [target.parent.name for target in targets if targets.count(target) > 1]
-    if doubled or not targets:
-        what = f"{len(doubled)} files of subjects {sorted(set(doubled))}" if doubled else "0 files"
-        raise ValueError(f"{what} to prepare, expected one run a person; published: rfMRI_REST1_LR")
-    todo = [(Path(file), target) for file, target in zip(files, targets, strict=True) if not target.is_file()]
-    logger.info("%d of %d people are prepared already", len(targets) - len(todo), len(targets))
-    if todo:
-        atlas = _Atlas(Path(labels) if labels is not None else _only_labels(Path(out)))
-        for file, target in tqdm(todo, desc="HCP to npz", unit="person", disable=not progress):
-            arrays = atlas.cut_out(file)
-            with atomic_path(target) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, **arrays)
-    return targets
-
-
-def _subject_of(file: Path) -> str:
-    for part in reversed(file.parts):
-        number = re.search(r"(?<!\d)\d{6}(?!\d)", part)
-        if number:
-            return number[0]
-    raise ValueError(f"no subject number of 6 digits in {file}; put it into a folder named by its number, as HCP does")
-
-
-def _only_labels(out: Path) -> Path:
-    candidates = sorted(out.glob("*.dlabel.nii"))
-    if len(candidates) == 1:
-        return candidates[0]
-    raise FileNotFoundError(
-        f"{len(candidates)} files *.dlabel.nii in {out}, expected one: the parcellation of Glasser et al. (2016), "
-        "32k_fs_LR, from https://balsa.wustl.edu/study/RVVG; put it there, or give labels=..."
-    )
-
-
-class _Atlas:
-    """Where V1 to V4 lie on the cortical surface."""
-
-    def __init__(self, file: Path) -> None:
-        image, self.axis = _open_cifti(file)
-        self.file = file
-        keys = np.asarray(image.dataobj[0]).round().astype(np.int64)
-        names = getattr(image.header.get_axis(0), "label", [{}])[0]
-        for region, number in [(region, number) for region, pair in REGIONS.items() for number in pair]:
-            name, count = names.get(number, ("missing",))[0], int((keys == number).sum())
-            if region not in re.split(r"[^A-Za-z0-9]+", name) or not count:
-                raise ValueError(
-                    f"label {number} of {file} is {name!r} on {count} vertices, expected {region} on 1 or more, as "
-                    "numbered by Glasser et al. (2016); get their parcellation from https://balsa.wustl.edu/study/RVVG"
-                )
-        self.members = {region: np.isin(keys, numbers) for region, numbers in REGIONS.items()}
-
-    def cut_out(self, file: Path) -> dict[str, np.ndarray]:
-        """Region -> float32 (frames, voxels) of a dense time series, left before right."""
-        image, axis = _open_cifti(file)
-        columns = {region: self._columns(members, axis, file) for region, members in self.members.items()}
-        everywhere = np.concatenate(list(columns.values()))
-        try:  # 100 frames at a time: a whole run is half a gigabyte
-            starts = range(0, image.shape[0], 100)
-            parts = [np.asarray(image.dataobj[start : start + 100])[:, everywhere] for start in starts]
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{file} cannot be read to its end ({error}); download it anew") from error
-        ends = np.cumsum([len(places) for places in columns.values()])[:-1]
-        cut = np.split(np.concatenate(parts).astype(np.float32), ends, axis=1)
-        return dict(zip(columns, cut, strict=True))
-
-    def _columns(self, members: np.ndarray, axis: BrainModelAxis, file: Path) -> np.ndarray:
-        """Columns of a time series that are the region's vertices."""
-        columns = []
-        for side in CORTEX:
-            ours, theirs = self.axis.nvertices.get(side, 0), axis.nvertices.get(side, 0)
-            column_of = np.full(max(ours, theirs), -1)
-            column_of[axis.vertex[axis.name == side]] = np.flatnonzero(axis.name == side)
-            places = column_of[self.axis.vertex[members & (self.axis.name == side)]]
-            missing = int((places < 0).sum())
-            if ours != theirs or missing:
-                raise ValueError(
-                    f"{file} has {len(axis)} grayordinates, {self.file} has {len(self.axis)}: of {side} the mesh has "
-                    f"{theirs} and {ours} vertices, and {missing} of {len(places)} in a region are not in the series; "
-                    "expected one mesh: take both in 32k_fs_LR"
-                )
-            columns.append(places)
-        return np.concatenate(columns)
-
-
-def _open_cifti(file: Path) -> tuple[Cifti2Image, BrainModelAxis]:
-    """A dense CIFTI-2 file and what its columns are."""
-    try:
-        import nibabel
-        from nibabel.cifti2 import BrainModelAxis, Cifti2Image
-    except ImportError as error:
-        raise ImportError(f"{file} is read with nibabel, which is not installed: pip install nibabel") from error
-    if not file.is_file():
-        raise FileNotFoundError(f"no file {file}; give the path of a .dtseries.nii or .dlabel.nii")
-    try:
-        image = nibabel.load(file)
-        axis = image.header.get_axis(1) if isinstance(image, Cifti2Image) else None
-    except Exception as error:  # a broken file makes nibabel raise nearly anything
-        raise ValueError(f"{file} cannot be read as CIFTI-2 ({error}); download it anew") from error
-    if not isinstance(axis, BrainModelAxis):
-        raise ValueError(
-            f"{file} is no dense CIFTI-2 file (its shape is {image.shape}), expected .dtseries.nii or .dlabel.nii"
-        )
-    return image, axis

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from visdec_lite.datasets.arrays import from_arrays
-from visdec_lite.datasets.base import BrainDataset
-from visdec_lite.datasets.nifti import block_numbers, choose_voxels, files_fingerprint, load_image, read_series
-from visdec_lite.files import data_home
+from visdec_lite.datasets.base import BrainDataset, files_fingerprint
+from visdec_lite.datasets.nifti import choose_voxels, load_image, read_series
+from visdec_lite.datasets.responses import block_numbers
+from visdec_lite.files import data_home, nilearn_folders
 from visdec_lite.preprocessing import as_uint8_rgb, pad_images, shift_lag
 
 TITLE = "Miyawaki 2008: 1 person, 10 x 10 patterns, random ones to learn from, figures to read"
@@ -43,7 +44,7 @@ RUNS = [f"figure_run{i:02d}" for i in range(1, FIGURE_RUNS + 1)] + [
 def found(root: Path | str | None = None) -> list[Path]:
     """Files of this data set on disk."""
     names = ("func/data_*_run??.nii.gz", "label/data_*_run??_label.csv", "mask/*.nii.gz")
-    return sorted(file for folder in _folders(root) for name in names for file in folder.glob(name))
+    return sorted(file for folder in nilearn_folders(FOLDER, root) for name in names for file in folder.glob(name))
 
 
 def load(
@@ -124,15 +125,10 @@ def enlarge(patterns: np.ndarray, size: int) -> np.ndarray:
     return pad_images(as_uint8_rgb(pixels, value_range=(0, 1)), size)
 
 
-def _folders(root: Path | str | None) -> list[Path]:
-    place = data_home() if root is None else Path(root).expanduser()
-    return [place / FOLDER] if root is None else [place, place / FOLDER]
-
-
 def _find(root: Path | str | None) -> Path:
     """The folder, if all that is needed lies in it."""
     missing = {}
-    for folder in _folders(root):
+    for folder in nilearn_folders(FOLDER, root):
         needed = [file(folder, run) for run in RUNS for file in (_bold_file, _label_file)]
         needed.append(folder / "mask" / "mask.nii.gz")
         missing[folder] = [file for file in needed if not file.is_file()]

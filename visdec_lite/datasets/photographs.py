@@ -55,6 +55,16 @@ def find_photographs(folder: Path | str, names: Sequence[str]) -> list[Path]:
     return [wanted[name][0] for name in names]
 
 
+def warn_without(recording: str, way_out: str) -> None:
+    """Log what a recording is good for without its photographs."""
+    logger.warning(
+        "%s is without photographs: pre-training, phase 1 and category decoding work; phase 2, fine-tuning and scores "
+        "of pictures do not. %s",
+        recording,
+        way_out,
+    )
+
+
 def read_photographs(paths: Sequence[Path], image_size: int) -> np.ndarray:
     """Centred squares of photographs.
 

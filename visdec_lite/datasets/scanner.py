@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from visdec_lite.datasets.base import BrainDataset
+from visdec_lite.datasets.responses import trial_design
 
 if TYPE_CHECKING:  # nilearn takes over a second to import: the functions that need it do so
     from nibabel import Nifti1Image
@@ -105,8 +106,6 @@ def scan(
         int16 image, shape (x, y, z, volumes), with `tr` in its header; outside the brain it is 0.
     """
     from nibabel import Nifti1Image
-
-    from visdec_lite.datasets.nifti import trial_design
 
     cells, affine, brain = _grid(rois)
     if responses.shape != (len(events), len(cells)):

@@ -4,15 +4,10 @@ Enters: voxels in chunks, such as one person after another. Leaves: a folder of 
 equally many rows each, only the last has fewer) and `index.json`: counts, sha256 of every shard, mean and spread of
 every voxel, whose scans they are, licence and citation. `Shards` gives its rows as an array would, by number. They
 are float32 and not float16, which carries three digits: at a BOLD signal of 10,000 its steps are 8 wide.
-
-Source: mean and spread are merged block by block as in Chan, Golub and LeVeque (1983), The American Statistician 37(3).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from pathlib import Path
@@ -20,16 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from visdec_lite.files import atomic_path
+from visdec_lite.datasets.shard_writer import ANEW, FORMAT, INDEX, JOURNAL, Writer, expect_same, read_json
+from visdec_lite.files import sha256_of
 from visdec_lite.preprocessing import ROUNDING, ZScore, pad_voxels
 
-logger = logging.getLogger(__name__)
-
-FORMAT = 1  # of index.json; a reader refuses what it does not know
-INDEX, JOURNAL = "index.json", "unfinished.json"
 ROWS_PER_SHARD = 4096  # 74 MB at 4,500 voxels: held once while writing
-ANEW = "delete the folder and write it anew"
-BLOCK = 256  # rows whose mean and spread are taken at once, in float64
 
 
 def write_shards(
@@ -62,11 +52,11 @@ def write_shards(
         raise ValueError(f"rows_per_shard is {rows_per_shard}, expected 1 or more")
     folder = Path(folder)
     identity = {"format": FORMAT, "name": name, "fingerprint": fingerprint, "rows_per_shard": rows_per_shard}
-    finished = _read_json(folder / INDEX)
+    finished = read_json(folder / INDEX)
     if finished is not None:
-        _expect_same(finished, identity, folder)
+        expect_same(finished, identity, folder)
         return Shards(folder)
-    writer = _Writer(folder, identity)
+    writer = Writer(folder, identity)
     for number, chunk in enumerate(chunks):
         if subjects is not None and number >= len(subjects):
             raise ValueError(f"more chunks than the {len(subjects)} subjects named, expected one name a chunk")
@@ -107,7 +97,7 @@ class Shards:
             ValueError: the index is of another format, a shard does not fit it, or a voxel to z-score is constant.
         """
         self.folder = Path(folder)
-        index = _read_json(self.folder / INDEX)
+        index = read_json(self.folder / INDEX)
         if index is None:
             unfinished = (self.folder / JOURNAL).is_file()
             way_out = "its writing was cut off: call write_shards again" if unfinished else "write it with write_shards"
@@ -181,7 +171,7 @@ class Shards:
         Raises:
             ValueError: some differ; the message counts and names them.
         """
-        broken = [file["file"] for file in self._files if _sha256(self.folder / file["file"]) != file["sha256"]]
+        broken = [file["file"] for file in self._files if sha256_of(self.folder / file["file"]) != file["sha256"]]
         if broken:
             raise ValueError(
                 f"{len(broken)} of {len(self._files)} shards in {self.folder} differ from {INDEX} "
@@ -241,130 +231,3 @@ class Shards:
                 f"{constant[0]}) and have no z-score; drop them before write_shards"
             )
         return ZScore(self.mean, self.std)
-
-
-class _Writer:
-    """What is on disk so far, and the shard being filled."""
-
-    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder, self.identity = folder, identity
-        self.chunk_rows: list[int] = []  # of the chunks seen in this call
-        self.known_rows: list[int] = []  # of the chunks seen before it was cut off
-        self.files: list[dict[str, Any]] = []
-        self.count, self.mean, self.squares = 0, np.zeros(0), np.zeros(0)
-        self.buffer, self.filled = np.empty((0, 0), dtype=np.float32), 0
-        journal = _read_json(folder / JOURNAL)
-        if journal is not None:
-            _expect_same(journal["identity"], identity, folder)
-            self._go_on(journal)
-        self.on_disk = self.count
-
-    def _go_on(self, journal: dict[str, Any]) -> None:
-        self.known_rows = journal["chunk_rows"]
-        for file in journal["files"]:
-            path = self.folder / file["file"]
-            if not path.is_file() or _sha256(path) != file["sha256"]:
-                logger.warning("%s is broken: it and what follows are written anew", path)
-                break
-            self._take_in(np.load(path, mmap_mode="r", allow_pickle=False))
-            self.files.append(file)
-        logger.info("%s: %d rows are there, going on", self.folder, self.count)
-
-    def add(self, number: int, chunk: np.ndarray | Callable[[], np.ndarray]) -> None:
-        start = sum(self.chunk_rows)
-        if number < len(self.known_rows) and start + self.known_rows[number] <= self.on_disk:
-            self.chunk_rows.append(self.known_rows[number])
-            return
-        rows = self._checked(number, chunk() if callable(chunk) else chunk)
-        self.chunk_rows.append(len(rows))
-        rows = rows[max(0, self.on_disk - start) :]
-        size = self.identity["rows_per_shard"]
-        while len(rows):
-            if not self.filled:
-                self.buffer = np.empty((size, rows.shape[1]), dtype=np.float32)
-            piece, rows = rows[: size - self.filled], rows[size - self.filled :]
-            self.buffer[self.filled : self.filled + len(piece)] = piece
-            self.filled += len(piece)
-            if self.filled == size:
-                self._write_shard()
-
-    def finish(self, words: dict[str, Any]) -> None:
-        if self.filled:
-            self._write_shard()
-        if not self.count:
-            raise ValueError(f"0 rows for the pool {self.folder}, at least 1 is needed")
-        std = np.sqrt(self.squares / self.count)
-        size = {"rows": self.count, "voxels": len(self.mean), "dtype": "float32", "shards": self.files}
-        index = {**self.identity, **words, **size, "mean": self.mean.tolist(), "std": std.tolist()}
-        _write_json(index, self.folder / INDEX)
-        (self.folder / JOURNAL).unlink(missing_ok=True)
-
-    def _checked(self, number: int, chunk: np.ndarray) -> np.ndarray:
-        """The chunk as float32, if it is a finite table as wide as those before it."""
-        width = self.buffer.shape[1] or len(self.mean) or None
-        if chunk.ndim != 2 or chunk.dtype.kind not in "fiu" or chunk.shape[1] != (width or chunk.shape[1]):
-            raise ValueError(
-                f"chunk {number} is {chunk.dtype} {chunk.shape}, expected numbers of shape "
-                f"(rows, {width or 'voxels'}); pad people to one length first: preprocessing.pad_voxels"
-            )
-        with np.errstate(over="ignore"):  # what overflows float32 becomes infinite and is told here
-            rows = chunk.astype(np.float32)
-        bad = ~np.isfinite(rows)
-        if bad.any():
-            row, voxel = np.argwhere(bad)[0]
-            raise ValueError(
-                f"{bad.sum()} values of chunk {number} are NaN or infinite (first: row {row}, voxel {voxel}), "
-                "expected none; drop these voxels first: preprocessing.valid_voxels"
-            )
-        return rows
-
-    def _write_shard(self) -> None:
-        rows = self.buffer[: self.filled]
-        name = f"shard-{len(self.files):05d}.npy"
-        with atomic_path(self.folder / name) as temporary:
-            with temporary.open("wb") as stream:
-                np.save(stream, rows, allow_pickle=False)
-            digest = _sha256(temporary)
-        self._take_in(rows)
-        self.files.append({"file": name, "rows": len(rows), "sha256": digest})
-        self.filled = 0
-        journal = {"identity": self.identity, "chunk_rows": self.chunk_rows, "files": self.files}
-        _write_json(journal, self.folder / JOURNAL)
-
-    def _take_in(self, rows: np.ndarray) -> None:
-        """Merge the rows of one shard into the running mean and sum of squared deviations."""
-        for start in range(0, len(rows), BLOCK):
-            block = rows[start : start + BLOCK].astype(np.float64)
-            if not self.count:
-                self.mean, self.squares = np.zeros(block.shape[1]), np.zeros(block.shape[1])
-            mean, total = block.mean(axis=0), self.count + len(block)
-            shift = mean - self.mean
-            self.squares += ((block - mean) ** 2).sum(axis=0) + shift**2 * (self.count * len(block) / total)
-            self.mean += shift * (len(block) / total)
-            self.count = total
-
-
-def _expect_same(found: dict[str, Any], identity: dict[str, Any], folder: Path) -> None:
-    names = [name for name in identity if found.get(name) != identity[name]]
-    if names:
-        lines = "; ".join(f"{name} is {found.get(name)}, asked {identity[name]}" for name in names)
-        raise ValueError(f"{folder} holds another pool: {lines}; delete it or give another folder")
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}); {ANEW}") from error
-
-
-def _write_json(content: dict[str, Any], path: Path) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

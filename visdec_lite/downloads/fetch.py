@@ -17,6 +17,7 @@ from visdec_lite.downloads.ledger import Ledger, Record, today
 from visdec_lite.downloads.registry import File
 from visdec_lite.downloads.resume import Patience, ResumingDownloader
 from visdec_lite.downloads.room import DiskFull, DownloadError
+from visdec_lite.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +99,7 @@ def fetch(
 
 def _is_good(file: File, target: Path, ledger: Ledger, record: Record | None) -> bool:
     """Is what lies there the file? A file nothing is known of is taken as it is, and recorded."""
-    from pooch import file_hash
-
-    found = file_hash(str(target))
+    found = sha256_of(target)
     expected = file.sha256 or (record.sha256 if record else None)
     if expected not in (None, found):
         logger.warning("%s has sha256 %s, expected %s: downloading it anew", target, found, expected)
@@ -139,7 +138,7 @@ def _fetch_from(url: str, key: str, known: Known, downloader: ResumingDownloader
             logger.warning("%s does not fit together from its parts; starting anew", key)
     downloader.discard()
     digest = known.hash.removeprefix("sha256:") if known.hash and known.hash.startswith("sha256:") else None
-    digest = digest or pooch.file_hash(str(target))
+    digest = digest or sha256_of(target)
     ledger.record({key: Record(url, digest, target.stat().st_size, today(), known.trust)})
     if known.trust in ("first use", "stated"):
         whose = "no published hash is known" if known.trust == "first use" else "its md5 fits the one figshare states"

@@ -18,7 +18,7 @@ from visdec_lite.downloads.registry import REGISTRY, Entry, File, entry
 from visdec_lite.downloads.resume import Patience
 from visdec_lite.downloads.room import DownloadError, room_for
 from visdec_lite.downloads.unpack import unpack
-from visdec_lite.files import data_home
+from visdec_lite.files import data_home, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -202,9 +202,7 @@ def _unpacked(archive: Path, ledger: Ledger) -> list[Path]:
 
 
 def _described(paths: Sequence[Path], ledger: Ledger, url: str, trust: str) -> dict[str, Record]:
-    from pooch import file_hash
-
-    return {ledger.key(path): Record(url, file_hash(str(path)), path.stat().st_size, today(), trust) for path in paths}
+    return {ledger.key(path): Record(url, sha256_of(path), path.stat().st_size, today(), trust) for path in paths}
 
 
 def _members(file: File, what: Entry, ledger: Ledger) -> list[Path] | None:
@@ -222,14 +220,12 @@ def _belongs(key: str, what: Entry, published: dict[str, str | None], ledger: Le
 
 
 def _check(path: Path, key: str, published: str | None, record: Record | None) -> Check:
-    from pooch import file_hash
-
     expected = published or (record.sha256 if record else None)
     if not path.is_file():
         return Check(key, "missing", f"recorded on {record.date if record else '?'}; get it again")
     if expected is None:
         return Check(key, "unknown", f"no hash of it is known; get records it in {LEDGER}")
-    found = file_hash(str(path))
+    found = sha256_of(path)
     if found != expected:
         whose = "published" if published else f"recorded on {record.date if record else '?'}"
         return Check(key, "changed", f"sha256 {found}, {whose} is {expected}; delete it and get it again")
