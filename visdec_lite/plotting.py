@@ -41,6 +41,7 @@ METHOD_STYLES = {  # method -> colour, marker; other methods take turns in _SPAR
     "visdec_mean": (GREEN, "o"),
     "ridge": (ORANGE, "s"),
     "ridge_single_trial": (VERMILLION, "s"),
+    "ridge_latents": (PURPLE, "D"),
     "visdec_shuffled": (GREY, "X"),
 }
 _SPARE = ((GREEN, "D"), (PURPLE, "^"), (VERMILLION, "v"), (BLUE, "P"), (ORANGE, "<"), (SKY, ">"))
@@ -248,7 +249,7 @@ def score_chart(
     Args:
         methods: method -> metric -> {"value", "ci95": [low, high], "chance"}, as in metrics.json. A metric
             that a method lacks leaves its row empty.
-        n_test, repeats_averaged: number of test stimuli, and what became of their repeats.
+        n_test, repeats_averaged: number of test stimuli, and what became of their repeats; None says nothing of them.
         n_way: classes in the n-way contest; None: from its chance level.
         panel_columns: panels side by side; 1 or 2 suit a phone.
     """
@@ -273,8 +274,9 @@ def score_chart(
     width = 2 * MARGIN + label_width + panel_columns * panel_width - panel_gap
     count = "number of stimuli not recorded" if n_test is None else f"{n_test} test stimuli"
     exception = " (but for single-trial methods)" if any(name.endswith(SINGLE_TRIAL) for name in methods) else ""
+    averaged = "" if repeats_averaged is None else f", {averaging(repeats_averaged)}{exception}"
     subtitle = (
-        f"{count}, {averaging(repeats_averaged)}{exception}. "
+        f"{count}{averaged}. "
         "Marker: mean; bar: 95 % interval over stimuli; dashed: chance."
     )
     body = math.ceil(len(names) / panel_columns) * pitch - 0.25
