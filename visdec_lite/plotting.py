@@ -275,10 +275,7 @@ def score_chart(
     count = "number of stimuli not recorded" if n_test is None else f"{n_test} test stimuli"
     exception = " (but for single-trial methods)" if any(name.endswith(SINGLE_TRIAL) for name in methods) else ""
     averaged = "" if repeats_averaged is None else f", {averaging(repeats_averaged)}{exception}"
-    subtitle = (
-        f"{count}{averaged}. "
-        "Marker: mean; bar: 95 % interval over stimuli; dashed: chance."
-    )
+    subtitle = f"{count}{averaged}. Marker: mean; bar: 95 % interval over stimuli; dashed: chance."
     body = math.ceil(len(names) / panel_columns) * pitch - 0.25
     figure, page, top = _page(width, body, title, subtitle, simulated, theme)
     styles = method_styles(methods)
