@@ -21,6 +21,8 @@ from typing import Any
 from visdec_lite.files import atomic_path
 from visdec_lite.teaching.notebooks import COMPARED, CORES, RUNS_IN, LessonFile
 
+PLOTLY = "application/vnd.plotly.v1+json"
+
 
 @dataclass(frozen=True)
 class LessonRun:
@@ -101,11 +103,31 @@ def write_page(executed: Path, source_folder: Path) -> None:
         if cell["cell_type"] == "markdown":
             text = re.sub(r"\]\((\d\d_\w+)\.ipynb(#[^)]*)?\)", r"](\1.html\2)", "".join(cell["source"]))
             cell["source"] = with_mathml(text)
+    _draw_plotly(content)
     resources = {"metadata": {"name": executed.stem, "path": str(source_folder)}}
     exporter = HTMLExporter(template_name="lab", embed_images=True)
     body, _ = exporter.from_file(io.StringIO(json.dumps(content)), resources=resources)
     with atomic_path(page) as temporary:
         temporary.write_text(body, encoding="utf-8")
+
+
+def _draw_plotly(content: dict[str, Any]) -> None:
+    """Give plotly's figures an HTML form, which nbconvert has none for; plotly.js itself comes with the first of them."""
+    outputs = [output for cell in content["cells"] for output in cell.get("outputs", ())]
+    figures = [output["data"] for output in outputs if PLOTLY in output.get("data", {})]
+    for number, data in enumerate(figures):
+        from plotly.io import to_html
+
+        figure = {part: data[PLOTLY][part] for part in ("data", "layout", "frames") if part in data[PLOTLY]}
+        height = figure["layout"].get("height", 450)
+        data["text/html"] = to_html(
+            figure,
+            include_plotlyjs=number == 0,
+            full_html=False,
+            auto_play=False,
+            default_height=height,
+            validate=False,
+        )
 
 
 # code first, so that a dollar in it stays one; then $$...$$ and $...$
