@@ -98,21 +98,28 @@ def write_page(executed: Path, source_folder: Path) -> None:
         return
     from nbconvert import HTMLExporter
 
-    content = json.loads(executed.read_text(encoding="utf-8"))
+    content, equations = json.loads(executed.read_text(encoding="utf-8")), []
+
+    def set_aside(equation: re.Match[str]) -> str:
+        """nbconvert closes every tag of MathML where it opens: it gets a mark instead, and its page the equation."""
+        equations.append(equation[0])
+        return f"EQUATION{len(equations) - 1}END"
+
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
             text = re.sub(r"\]\((\d\d_\w+)\.ipynb(#[^)]*)?\)", r"](\1.html\2)", "".join(cell["source"]))
-            cell["source"] = with_mathml(text)
+            cell["source"] = re.sub(r"<math\b.*?</math>", set_aside, with_mathml(text), flags=re.DOTALL)
     _draw_plotly(content)
     resources = {"metadata": {"name": executed.stem, "path": str(source_folder)}}
     exporter = HTMLExporter(template_name="lab", embed_images=True)
     body, _ = exporter.from_file(io.StringIO(json.dumps(content)), resources=resources)
+    body = re.sub(r"EQUATION(\d+)END", lambda mark: equations[int(mark[1])], body)
     with atomic_path(page) as temporary:
         temporary.write_text(body, encoding="utf-8")
 
 
 def _draw_plotly(content: dict[str, Any]) -> None:
-    """Give plotly's figures an HTML form, which nbconvert has none for; plotly.js itself comes with the first of them."""
+    """Give plotly's figures an HTML form, which nbconvert lacks; plotly.js itself comes with the first of them."""
     outputs = [output for cell in content["cells"] for output in cell.get("outputs", ())]
     figures = [output["data"] for output in outputs if PLOTLY in output.get("data", {})]
     for number, data in enumerate(figures):
