@@ -211,7 +211,7 @@ def test_no_kernel_outlives_the_command_and_ctrl_c_says_how_to_go_on(folder, tmp
             break
         time.sleep(0.1)
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == status and "Traceback" not in said
     assert ("stopped; 0 of 1 lessons are done" in said) == (number == signal.SIGINT)
     for _ in range(100):
