@@ -30,7 +30,7 @@ from visdec_lite.plotting import BLUE
 from visdec_lite.widgets.base import Explorer, Pane, Report, no_report
 from visdec_lite.widgets.drawing import HEAT, SIGNED, chance_line, page, panel, write
 from visdec_lite.widgets.knobs import Knob, State, knob
-from visdec_lite.widgets.scans import fitted
+from visdec_lite.widgets.scans import device_of, fitted
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,12 @@ class ContrastExplorer(Explorer[ContrastState, ContrastResult]):
         if self._model is None:
             return torch.as_tensor(noisy[0]), torch.as_tensor(noisy[1])
         config, generator = self._model.config, torch.Generator().manual_seed(state.seed)
+        device = device_of(self._model)
         views = []
         for one in noisy:
-            voxels = torch.as_tensor(fitted(one, config.num_voxels, config.patch_size))
-            mask = random_mask(len(voxels), config.num_patches, config.mask_ratio, generator)
-            views.append(unpatchify_voxels(self._model.reconstruct(self._model.encode(voxels, mask), mask)))
+            voxels = torch.as_tensor(fitted(one, config.num_voxels, config.patch_size)).to(device)
+            mask = random_mask(len(voxels), config.num_patches, config.mask_ratio, generator, device)
+            views.append(unpatchify_voxels(self._model.reconstruct(self._model.encode(voxels, mask), mask)).cpu())
         return views[0], views[1]
 
     panes: ClassVar[Mapping[str, Pane]]

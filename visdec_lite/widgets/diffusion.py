@@ -24,7 +24,7 @@ from visdec_lite.preprocessing import to_model_range, to_uint8
 from visdec_lite.widgets.base import Explorer, Pane, Report, no_report
 from visdec_lite.widgets.drawing import WIDTH, page, panel, picture_rows, write
 from visdec_lite.widgets.knobs import Knob, State, knob
-from visdec_lite.widgets.scans import fitted
+from visdec_lite.widgets.scans import device_of, fitted
 from visdec_lite.widgets.walk import Condition, Step, estimate_of_x0, watched_walk
 
 STRIP = 6  # estimates shown of a walk
@@ -124,11 +124,11 @@ class DiffusionExplorer(Explorer[DiffusionState, DiffusionResult]):
 
     @torch.no_grad()
     def compute(self, state: DiffusionState, report: Report = no_report) -> DiffusionResult:
-        diffusion = self._diffusion
+        diffusion, device = self._diffusion, device_of(self._diffusion)
         picture = self._scans.images[state.picture : state.picture + 1]
-        x0 = diffusion.encode(to_model_range(picture))
-        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(state.seed))
-        time = torch.tensor([state.time])
+        x0 = diffusion.encode(to_model_range(picture).to(device))
+        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(state.seed)).to(device)
+        time = torch.tensor([state.time], device=device)
         x_t = diffusion.add_noise(x0, noise, time)
         condition, null = self._condition(state.picture)
         epsilon = self._guided(x_t, time, condition, null, state.guidance)
@@ -142,11 +142,12 @@ class DiffusionExplorer(Explorer[DiffusionState, DiffusionResult]):
             abar = diffusion.alphas_cumprod
             return DiffusionResult(
                 seen=picture[0], first_stage=decoded[0], noisy=decoded[1], guess=decoded[2],
-                x0=x0[0].numpy(), x_t=x_t[0].numpy(), x0_guess=guess[0].numpy(),
+                x0=x0[0].cpu().numpy(), x_t=x_t[0].cpu().numpy(), x0_guess=guess[0].cpu().numpy(),
                 timesteps=np.array([step.timestep for step in steps]),
                 walk=pictures[: len(steps)], estimates=pictures[len(steps) : -1], painted=pictures[-1],
-                walk_latents=walk.numpy(), estimate_latents=estimates.numpy(), total=steps[0].total, time=state.time,
-                signal=abar.sqrt().numpy(), noise_share=(1 - abar).sqrt().numpy(),
+                walk_latents=walk.cpu().numpy(), estimate_latents=estimates.cpu().numpy(),
+                total=steps[0].total, time=state.time,
+                signal=abar.sqrt().cpu().numpy(), noise_share=(1 - abar).sqrt().cpu().numpy(),
                 told="its scan" if self._conditioner else f"category {self._names[state.picture]!r}",
                 simulated=self._dataset.simulated,
             )  # fmt: skip
@@ -175,12 +176,13 @@ class DiffusionExplorer(Explorer[DiffusionState, DiffusionResult]):
 
     def _condition(self, row: int) -> tuple[Condition, Condition]:
         if self._conditioner is None:
-            label = torch.as_tensor(self._scans.labels[row : row + 1])
+            label = torch.as_tensor(self._scans.labels[row : row + 1]).to(device_of(self._diffusion))
             none = torch.full_like(label, self._diffusion.config.num_classes)
             return (self._diffusion.label_context(label), None), (self._diffusion.label_context(none), None)
         config = self._conditioner.encoder.config
         voxels = fitted(self._scans.voxels[row : row + 1], config.num_voxels, config.patch_size)
-        return self._conditioner(torch.as_tensor(voxels).float()), self._conditioner.null(1)
+        given = torch.as_tensor(voxels).float().to(device_of(self._conditioner))
+        return self._conditioner(given), self._conditioner.null(1)
 
     def _guided(self, x_t: Tensor, time: Tensor, condition: Condition, null: Condition, guidance: float) -> Tensor:
         with_condition = self._diffusion.predict_noise(x_t, time, *condition)

@@ -24,7 +24,7 @@ from visdec_lite.preprocessing import to_model_range
 from visdec_lite.widgets.base import Explorer, Pane, Report, no_report
 from visdec_lite.widgets.drawing import HEAT, WIDTH, brain_views, page, panel, paste, region_bars, turnable_brain, write
 from visdec_lite.widgets.knobs import Knob, State, knob
-from visdec_lite.widgets.scans import fitted, known_positions, region_masks
+from visdec_lite.widgets.scans import device_of, fitted, known_positions, region_masks
 
 DIRECTIONS = {"image": "the picture asks the brain", "brain": "the brain asks the picture"}
 
@@ -113,11 +113,11 @@ class FusionExplorer(Explorer[FusionState, FusionResult]):
 
     @torch.no_grad()
     def compute(self, state: FusionState, report: Report = no_report) -> FusionResult:
-        fusion, config = self._fusion, self._fusion.fmri.config
+        fusion, config, device = self._fusion, self._fusion.fmri.config, device_of(self._fusion)
         one = self._scans.rows(np.array([state.scan]))
-        voxels = torch.as_tensor(fitted(one.voxels, config.num_voxels, config.patch_size)).float()
+        voxels = torch.as_tensor(fitted(one.voxels, config.num_voxels, config.patch_size)).float().to(device)
         picture = for_eye(one.images, fusion.image)
-        brain, image = fusion.fmri.encode(voxels), fusion.image.encode(to_model_range(picture))
+        brain, image = fusion.fmri.encode(voxels), fusion.image.encode(to_model_range(picture).to(device))
         from_image = state.asks == "image"
         _, maps = (
             fusion.image_cross(image, brain, need_weights=True)
@@ -125,7 +125,7 @@ class FusionExplorer(Explorer[FusionState, FusionResult]):
             else fusion.fmri_cross(brain, image, need_weights=True)
         )
         heads = maps[state.layer - 1][0]  # (heads, 1 + q, 1 + k), CLS first
-        weights = (heads[state.head - 1] if state.head else heads.mean(0))[1:].numpy()
+        weights = (heads[state.head - 1] if state.head else heads.mean(0))[1:].cpu().numpy()
         cls_share, weights = weights[:, 0], weights[:, 1:]
         asking = state.image_patch if from_image else state.brain_patch
         looked_at = weights[asking - 1] if asking else weights.mean(0)

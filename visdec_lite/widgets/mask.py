@@ -22,7 +22,7 @@ from visdec_lite.plotting import BLUE, GREY, LIGHT, ORANGE, SMALL
 from visdec_lite.widgets.base import Explorer, Pane, Report, no_report
 from visdec_lite.widgets.drawing import WIDTH, page, panel, write
 from visdec_lite.widgets.knobs import Knob, State, knob
-from visdec_lite.widgets.scans import fitted, region_masks
+from visdec_lite.widgets.scans import device_of, fitted, region_masks
 
 OTHERS = 64  # scans that the error is averaged over, the one shown included
 FEWEST = 10  # patches, so that a share from 0.1 to 0.9 hides one and keeps one
@@ -121,23 +121,24 @@ class MaskExplorer(Explorer[MaskState, MaskResult]):
         model = self._models[self._sizes[size]]
         own, total = model.config.patch_size, model.config.num_voxels
         rows = np.concatenate([[state.scan], np.delete(np.arange(len(self._voxels)), state.scan)[: OTHERS - 1]])
-        voxels = torch.as_tensor(fitted(np.asarray(self._voxels[rows]), total, own)).float()
-        mask = random_mask(len(rows), total // size, state.mask_ratio, torch.Generator().manual_seed(state.seed))
+        device, generator = device_of(model), torch.Generator().manual_seed(state.seed)
+        voxels = torch.as_tensor(fitted(np.asarray(self._voxels[rows]), total, own)).float().to(device)
+        mask = random_mask(len(rows), total // size, state.mask_ratio, generator, device)
         model_mask = mask.repeat_interleave(size // own, dim=1)
         patches = model.reconstruct(model.encode(voxels, model_mask), model_mask)
         targets = patchify_voxels(voxels, own)
         rebuilt, zero = unpatchify_voxels(patches), torch.zeros_like(targets)
         return MaskResult(
-            voxels=voxels[0].numpy(),
-            mask=mask[0].numpy(),
-            hidden=mask[0].repeat_interleave(size).numpy(),
-            reconstruction=rebuilt[0].numpy(),
+            voxels=voxels[0].cpu().numpy(),
+            mask=mask[0].cpu().numpy(),
+            hidden=mask[0].repeat_interleave(size).cpu().numpy(),
+            reconstruction=rebuilt[0].cpu().numpy(),
             error=float(masked_mse(patches[:1], targets[:1], model_mask[:1])),
             error_zero=float(masked_mse(zero[:1], targets[:1], model_mask[:1])),
             error_all=float(masked_mse(patches, targets, model_mask)),
             error_all_zero=float(masked_mse(zero, targets, model_mask)),
             others=len(rows),
-            patch_errors=((rebuilt[0] - voxels[0]) ** 2).reshape(-1, size).mean(1).numpy(),
+            patch_errors=((rebuilt[0] - voxels[0]) ** 2).reshape(-1, size).mean(1).cpu().numpy(),
             patch_size=size,
             rois=region_masks(self._dataset, total),
             simulated=self._dataset.simulated,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import torch
+from torch import nn
 
 from visdec_lite.datasets import BrainDataset
 from visdec_lite.preprocessing import pad_voxels
@@ -26,6 +28,11 @@ def fitted(voxels: np.ndarray, num_voxels: int, patch_size: int) -> np.ndarray:
             "use the data set and the regions it was trained with"
         )
     return voxels if voxels.shape[1] == num_voxels else pad_voxels(voxels, patch_size)[0]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes; what it is given goes there, what is shown comes back."""
+    return next(model.parameters()).device
 
 
 def region_masks(dataset: BrainDataset, num_voxels: int) -> dict[str, np.ndarray]:
