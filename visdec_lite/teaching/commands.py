@@ -1,4 +1,4 @@
-"""The lessons on the command line: `run`, `lab`, and `teach plan`.
+"""The lessons on the command line: `run`, `lab`, and `teach plan | site | covers`.
 
 In: words. Out: executed lessons and their pages, JupyterLab, or the instructor's plan. `mount` adds them to an app.
 """
@@ -110,6 +110,34 @@ def plan(lessons: Lessons = None, folder: Folder = None) -> None:
     from visdec_lite.teaching.plan import teaching_plan
 
     typer.echo(teaching_plan(lessons or (), folder), nl=False)
+
+
+@teach.command()
+def site(
+    out: Annotated[Path, typer.Option(help="folder of the pages")] = Path("runs") / "site",
+    executed: Annotated[
+        Path | None, typer.Option(help="folder that `run` wrote: lessons with their figures; default: without")
+    ] = None,
+    folder: Folder = None,
+) -> None:
+    """The course as web pages: lessons, glossary, plan, data sets. Opens from disk, fetches nothing."""
+    from visdec_lite.teaching.site import write_site
+
+    _need("nbconvert")
+    pages = write_site(out, folder=folder, executed=executed)
+    typer.echo(f"done    {pages[0]} and {len(pages) - 1} more pages")
+
+
+@teach.command()
+def covers(
+    executed: Annotated[Path, typer.Argument(help="folder that `run` wrote")],
+    folder: Folder = None,
+) -> None:
+    """Renew the picture of each lesson in docs/pictures, from what it drew."""
+    from visdec_lite.teaching.site import write_covers
+
+    for path in write_covers(executed, folder):
+        typer.echo(path)
 
 
 def lab_command(folder: Path | None = None, further: list[str] | None = None) -> list[str]:

@@ -22,6 +22,11 @@ from visdec_lite.files import atomic_path
 from visdec_lite.teaching.notebooks import COMPARED, CORES, RUNS_IN, LessonFile
 
 PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# what nbconvert puts into every page to fetch programs (for formulas, diagrams): pages have no need of them
+_FETCHING = re.compile(
+    r'<script src=""> ?</script>|<script type="module">(?:(?!</script>).)*?mermaid.*?</script>', flags=re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -99,23 +104,52 @@ def write_page(executed: Path, source_folder: Path) -> None:
     from nbconvert import HTMLExporter
 
     content, equations = json.loads(executed.read_text(encoding="utf-8")), []
+    for cell in content["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = for_web("".join(cell["source"]), equations)
+    _draw_plotly(content)
+    _keep_static_copies(content)
+    resources = {"metadata": {"name": executed.stem, "path": str(source_folder)}}
+    exporter = HTMLExporter(template_name="lab", embed_images=True, mathjax_url="", require_js_url="")
+    body, _ = exporter.from_file(io.StringIO(json.dumps(content)), resources=resources)
+    body = _FETCHING.sub("", body)
+    with atomic_path(page) as temporary:
+        temporary.write_text(put_back(body, equations), encoding="utf-8")
+
+
+def html_of(markdown: str) -> str:
+    """Markdown as HTML, as on the pages of the lessons."""
+    from nbconvert.filters import markdown2html
+
+    equations: list[str] = []
+    return put_back(markdown2html(for_web(markdown, equations)), equations).strip()
+
+
+def for_web(markdown: str, equations: list[str]) -> str:
+    """Links to lessons turned to their pages, and a mark in the place of each formula, which joins `equations`.
+
+    nbconvert closes every tag of MathML where it opens; so it gets marks, and its page the formulas (`put_back`).
+    """
 
     def set_aside(equation: re.Match[str]) -> str:
-        """nbconvert closes every tag of MathML where it opens: it gets a mark instead, and its page the equation."""
         equations.append(equation[0])
         return f"EQUATION{len(equations) - 1}END"
 
+    text = re.sub(r"\]\((?:[\w./]*/)?(\d\d_\w+)\.ipynb(#[^)]*)?\)", r"](\1.html\2)", markdown)
+    return re.sub(r"<math\b.*?</math>", set_aside, with_mathml(text), flags=re.DOTALL)
+
+
+def put_back(html: str, equations: Sequence[str]) -> str:
+    """Formulas in the place of their marks."""
+    return re.sub(r"EQUATION(\d+)END", lambda mark: equations[int(mark[1])], html)
+
+
+def _keep_static_copies(content: dict[str, Any]) -> None:
+    """Take out live widgets, which a page would have to fetch programs for; ours leave a static copy beside them."""
+    content["metadata"].pop("widgets", None)
     for cell in content["cells"]:
-        if cell["cell_type"] == "markdown":
-            text = re.sub(r"\]\((\d\d_\w+)\.ipynb(#[^)]*)?\)", r"](\1.html\2)", "".join(cell["source"]))
-            cell["source"] = re.sub(r"<math\b.*?</math>", set_aside, with_mathml(text), flags=re.DOTALL)
-    _draw_plotly(content)
-    resources = {"metadata": {"name": executed.stem, "path": str(source_folder)}}
-    exporter = HTMLExporter(template_name="lab", embed_images=True)
-    body, _ = exporter.from_file(io.StringIO(json.dumps(content)), resources=resources)
-    body = re.sub(r"EQUATION(\d+)END", lambda mark: equations[int(mark[1])], body)
-    with atomic_path(page) as temporary:
-        temporary.write_text(body, encoding="utf-8")
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if WIDGET not in output.get("data", {})]
 
 
 def _draw_plotly(content: dict[str, Any]) -> None:
