@@ -25,13 +25,16 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from visdec_lite.teaching.executed import LessonRun, two_digits
 from visdec_lite.teaching.lesson import MADE_IN
 from visdec_lite.teaching.notebooks import COMPARED, Cell, LessonFile, calls_in, find_lessons, tree_of
 from visdec_lite.teaching.plan import teaching_plan
 from visdec_lite.teaching.runner import run_lessons
+from visdec_lite.teaching.site import COVER
 from visdec_lite.teaching.verdicts import judge
 
 PARAMETERS = {"PRESET": "class", "SEED": 0, "DEVICE": "cpu", "USE_SOLUTIONS": False}
@@ -124,6 +127,12 @@ def test_only_short_text_that_nbval_compares_is_committed_as_output(lesson):
 def test_tagged_outputs_are_there_to_be_compared(lesson):
     missing = [cell.id for cell in lesson.tagged(COMPARED) if not cell.outputs]
     assert not missing, f"cells {missing} are tagged {COMPARED} and have no output; --write-times renews them"
+
+
+@each_lesson
+def test_one_cell_draws_the_picture_that_stands_for_it(lesson):
+    (cell,) = lesson.tagged(COVER)
+    assert "show(figure, alt=" in cell.source
 
 
 @each_lesson
@@ -406,6 +415,25 @@ def test_it_runs_to_its_end(lesson, solved, executed):
     right, wrong, open_ = (len(lesson.checks), 0, 0) if solved else (0, 0, len(lesson.checks))
     assert f"{right} of {len(lesson.checks)} exercises right, {wrong} not yet, {open_} not tried" in recap
     assert (executed.folder(solved) / f"{lesson.name}.html").exists() == solved
+
+
+@pytest.mark.slow
+@each_lesson
+def test_two_runs_with_one_seed_hand_on_the_same_weights(lesson, executed):
+    """Whether exercises are solved changes no training, so the two runs must agree to the last bit."""
+    if not lesson.saves:
+        pytest.skip("it hands nothing on")
+    assert all(executed.run(lesson.name, solved).passed for solved in (True, False))
+    for stage in lesson.saves:
+        solved, unsolved = (
+            safetensors.numpy.load_file(
+                executed.folder(solved) / "runs" / "lessons" / lesson.number / f"{stage}.safetensors"
+            )
+            for solved in (True, False)
+        )
+        assert solved and solved.keys() == unsolved.keys()
+        for name, values in solved.items():
+            np.testing.assert_array_equal(values, unsolved[name], err_msg=f"{stage}: {name}")
 
 
 @pytest.mark.slow
