@@ -95,3 +95,17 @@ def test_every_field_of_the_config_changes_the_model(field, value):
 
 def test_the_fields_tested_above_are_all_there_are():
     assert {f.name for f in fields(ClassifierConfig)} == {"num_classes", "image_size", "width"}
+
+
+def test_feature_layers_are_what_the_logits_are_made_of(rng):
+    model = build()
+    images, _ = primaries(7, rng)
+    layers = model.feature_layers(images)
+    assert [layer.shape for layer in layers] == [(7, 8, 8, 8), (7, 16, 4, 4), (7, 32, 2, 2), (7, 256)]
+    with torch.no_grad():
+        logits = model.logits(torch.tensor(layers[-1])).double()
+        from_last_map = model.head(torch.tensor(layers[-2])).numpy()
+    np.testing.assert_allclose(logits.softmax(-1).numpy(), model.classify(images), atol=1e-6)
+    np.testing.assert_allclose(from_last_map, layers[-1], atol=1e-6)
+    for whole, parts in zip(layers, model.feature_layers(images, batch_size=2), strict=True):
+        np.testing.assert_allclose(parts, whole, atol=1e-5)

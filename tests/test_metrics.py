@@ -10,8 +10,10 @@ from skimage.metrics import structural_similarity
 from torchmetrics.functional import pearson_corrcoef
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from visdec_lite import metrics
-from visdec_lite.metrics import Score, bootstrap_interval, evaluate, n_way_top_k, pairwise_identification
+from visdec_lite import metrics, pixels
+from visdec_lite.metrics import Score, evaluate, feature_identification, n_way_top_k, pairwise_identification
+from visdec_lite.perceptual import perceptual_distance
+from visdec_lite.statistics import bootstrap_interval
 
 MEASURES = ("pcc", "mse", "ssim")
 
@@ -104,7 +106,7 @@ def test_score_matrix_holds_every_pair_and_blocks_do_not_change_it(measure, monk
     one_pair = getattr(metrics, measure)
     for i, s, j in itertools.product(range(4), range(3), range(4)):
         assert matrix[i, s, j] == pytest.approx(one_pair(made[i : i + 1, s], truth[j : j + 1])[0], abs=1e-12)
-    monkeypatch.setattr(metrics, "BLOCK", 1)
+    monkeypatch.setattr(pixels, "BLOCK", 1)
     np.testing.assert_array_equal(metrics.score_matrix(made, truth, measure), matrix)
 
 
@@ -249,28 +251,6 @@ def test_trials_come_from_the_generator():
     assert (first != other).any()
 
 
-# Intervals
-
-
-def test_bootstrap_covers_the_true_mean_in_about_95_percent():
-    generator = rng()
-    intervals = [bootstrap_interval(generator.normal(3.0, 2.0, 80), generator, resamples=500) for _ in range(400)]
-    coverage = np.mean([low <= 3.0 <= high for low, high in intervals])
-    assert 0.91 < coverage < 0.98  # 4 standard errors below, percentile intervals being a little short
-    width = np.mean([high - low for low, high in intervals])
-    assert width == pytest.approx(2 * 1.96 * 2.0 / math.sqrt(80), rel=0.05)
-
-
-def test_bootstrap_knobs():
-    values = rng().random(30)
-    base = bootstrap_interval(values, rng(1))
-    assert base == bootstrap_interval(values, rng(1)) != bootstrap_interval(values, rng(2))
-    assert base != bootstrap_interval(values, rng(1), resamples=100)
-    low, high = bootstrap_interval(values, rng(1), level=0.5)
-    assert base[0] < low < values.mean() < high < base[1]
-    assert bootstrap_interval(np.full(4, 0.25), rng()) == (0.25, 0.25)
-
-
 # All together
 
 
@@ -280,10 +260,13 @@ def test_evaluate_perfect_reconstructions():
     assert list(scores) == [
         "n_way_top1", "n_way_top5", "pairwise_pcc", "pairwise_mse", "pairwise_ssim", "pcc", "mse", "ssim"
     ]  # fmt: skip
+    unseen = 1 - 0.025 ** (1 / 8)  # share of stimuli that may score otherwise: 8 of 8 do not say 100 %
     for name, score in scores.items():
         assert score.value == pytest.approx(0.0 if name == "mse" else 1.0, abs=1e-12)
         assert score.n == 8
-        assert score.ci95 == pytest.approx((score.value, score.value), abs=1e-12)
+        least = -1.0 if name in ("pcc", "ssim") else 0.0
+        expected = (0.0, unseen) if name == "mse" else (1 - unseen * (1 - least), 1.0)
+        assert score.ci95 == pytest.approx(expected, abs=1e-12)
     assert (scores["n_way_top1"].chance, scores["n_way_top5"].chance) == (1 / 50, 5 / 50)
     assert {scores[f"pairwise_{measure}"].chance for measure in MEASURES} == {0.5}
 
@@ -299,6 +282,52 @@ def test_evaluate_agrees_with_its_parts_and_measures_chance_on_mismatched_pairs(
         others = [getattr(metrics, measure)(made, np.roll(truth, shift, axis=0)).mean() for shift in range(1, 6)]
         assert scores[measure].chance == pytest.approx(np.mean(others))
     assert "n_way_top1" not in scores
+
+
+def channel_means(images: np.ndarray) -> list[np.ndarray]:
+    """Two layers: the mean colour of each 4 x 4 block, as a map and as a vector."""
+    quarter = images.reshape(len(images), images.shape[1] // 4, 4, images.shape[2] // 4, 4, 3).mean(axis=(2, 4))
+    return [quarter.transpose(0, 3, 1, 2), quarter.reshape(len(images), -1)]
+
+
+def test_evaluate_with_features_adds_three_scores_and_changes_none():
+    truth = noise(6, 8, 8)
+    made = blurred(truth)
+    plain = evaluate(made, truth, classify=brightness_classifier, generator=rng())
+    scores = evaluate(made, truth, classify=brightness_classifier, generator=rng(), features=channel_means)
+    assert {name: scores[name] for name in plain} == plain
+    assert set(scores) - set(plain) == {"lpips", "pairwise_features", "pairwise_lpips"}
+    assert scores["lpips"].values == pytest.approx(perceptual_distance(made, truth, channel_means))
+    others = [perceptual_distance(made, np.roll(truth, shift, axis=0), channel_means).mean() for shift in range(1, 6)]
+    assert scores["lpips"].chance == pytest.approx(np.mean(others))
+    identified = feature_identification(made, truth, channel_means)
+    assert scores["pairwise_features"].values == pytest.approx(identified)
+    assert scores["pairwise_features"].chance == scores["pairwise_lpips"].chance == 0.5
+    assert scores["pairwise_lpips"].value > 0.5 and scores["lpips"].value < scores["lpips"].chance
+
+
+@pytest.mark.parametrize("name", ["pairwise_lpips", "pairwise_features"])
+def test_evaluate_by_features_perfect_shuffled_and_one_for_all(name):
+    n = 40
+    truth = noise(n, 8, 8)
+
+    def score(made: np.ndarray) -> float:
+        return evaluate(made, truth, classify=None, generator=rng(), features=channel_means)[name].value
+
+    assert score(truth) == 1.0
+    assert abs(score(noise(n, 8, 8, seed=9)) - 0.5) < 3 * math.sqrt(1 / 12 / n)
+    assert score(np.repeat(truth[:1], n, axis=0)) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_values_of_each_stimulus_average_to_the_score_and_stay_out_of_the_file():
+    truth = noise(6, 8, 8)
+    scores = evaluate(blurred(truth), truth, classify=brightness_classifier, generator=rng())
+    for name, score in scores.items():
+        assert len(score.values) == 6 and np.mean(score.values) == pytest.approx(score.value), name
+        assert set(score.as_dict()) == {"value", "ci95", "chance"}
+    assert scores["pcc"].values == pytest.approx(metrics.pcc(blurred(truth), truth))
+    expected = bootstrap_interval(np.array(scores["pcc"].values), rng(int(rng().integers(2**63))))
+    assert scores["pcc"].ci95 == expected  # the plain percentile interval, as ever
 
 
 def test_evaluate_one_picture_for_all_scores_its_own_chance():
@@ -382,13 +411,8 @@ def test_other_errors():
         pairwise_identification(truth[:1], truth[:1])
     with pytest.raises(ValueError, match="6 x 8 pixels"):
         metrics.ssim(truth[:, :6], truth[:, :6])
-    with pytest.raises(ValueError, match="not finite"):
-        bootstrap_interval(np.array([1.0, np.nan]), rng())
-    with pytest.raises(ValueError, match=r"\(2, 3\)"):
-        bootstrap_interval(np.ones((2, 3)), rng())
-    for knobs in ({"level": 1.0}, {"resamples": 0}):
-        with pytest.raises(ValueError, match="expected 0 < level < 1"):
-            bootstrap_interval(np.ones(3), rng(), **knobs)
+    with pytest.raises(ValueError, match=r"\(4, 2, 3\), expected \(n, samples, n\)"):
+        metrics.identification(np.zeros((4, 2, 3)))
     with pytest.raises(ValueError, match="NaN"):
         evaluate(truth, truth, classify=lambda x: np.full((len(x), 3), np.nan), generator=rng())
     with pytest.raises(ValueError, match=r"expected \(images, classes\)"):

@@ -247,7 +247,9 @@ def test_numbers_are_written_with_their_unit():
     assert plotting.metric_info("n_way_top1").write(0.1234) == "12.3 %"
     assert plotting.metric_info("pcc").write(-0.5) == f"{plotting.MINUS}0.500"
     assert plotting.metric_info("mse").direction == "lower is better"
-    assert plotting.metric_info("fid").direction == "" and plotting.metric_info("my_score").label == "my score"
+    assert plotting.metric_info("kid").direction == plotting.metric_info("lpips").direction == "lower is better"
+    assert plotting.metric_info("pairwise_features").write(0.5) == "50.0 %"
+    assert plotting.metric_info("my_score").direction == "" and plotting.metric_info("my_score").label == "my score"
     assert plotting.metric_info("pcc").write(float("nan")) == plotting.MISSING
 
 

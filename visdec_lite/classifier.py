@@ -1,7 +1,8 @@
 """A small classifier of pictures: the referee of n-way top-k accuracy.
 
-In: pictures. Out: a probability for each category. It never sees fMRI and is trained on rendered pictures
-only, so it judges every method alike. At paper scale its place is taken by an ImageNet ViT-H/14.
+In: pictures. Out: a probability for each category, or the features behind it. It never sees fMRI and is trained
+on rendered pictures only, so it judges every method alike. For photographs its place is taken by a classifier of
+ImageNet, see `photograph_classifier`.
 """
 
 from __future__ import annotations
@@ -41,10 +42,17 @@ class CategoryClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (b, 3, h, w) in [-1, 1] -> logits (b, num_classes)."""
+        return self.logits(self._layers(images)[-1])
+
+    def _layers(self, images: Tensor) -> list[Tensor]:
+        """Images (b, 3, h, w) -> the map after each halving, then the head's 256 features."""
         expected = (3, self.config.image_size, self.config.image_size)
         if images.shape[1:] != expected:
             raise ValueError(f"images have shape {tuple(images.shape)}, expected (batch, {expected})")
-        return self.logits(self.head(self.features(images)))
+        maps, per_halving = [images], 6  # modules of a halving in self.features
+        for start in range(0, len(self.features), per_halving):
+            maps.append(self.features[start : start + per_halving](maps[-1]))
+        return [*maps[1:], self.head(maps[-1])]
 
     @torch.no_grad()
     def classify(self, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
@@ -55,3 +63,17 @@ class CategoryClassifier(nn.Module):
             for start in range(0, len(images), batch_size)
         ]
         return np.concatenate(parts)
+
+    @torch.no_grad()
+    def feature_layers(self, images: np.ndarray, batch_size: int = 256) -> list[np.ndarray]:
+        """uint8 images (n, h, w, 3) -> maps after each halving (n, channels, h', w'), then 256 features (n, 256).
+
+        These are `features` for `perceptual`. They come from the judge of n-way accuracy itself and know only its
+        categories: agreement between the two is no second opinion.
+        """
+        device = next(self.parameters()).device
+        batches = [
+            self._layers(to_model_range(images[start : start + batch_size]).to(device))
+            for start in range(0, len(images), batch_size)
+        ]
+        return [torch.cat(layer).cpu().numpy() for layer in zip(*batches, strict=True)]

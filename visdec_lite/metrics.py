@@ -8,26 +8,28 @@ Sun et al., NeurIPS 2023 (arXiv 2305.17214):
     n-way top-k      is the true class among the k best of n classes?      chance k / n
     identification   is the true image closer than a distractor?           chance 1 / 2
     PCC, SSIM, MSE   how close are the pixels?                             chance: see `evaluate`
+    LPIPS-like       how close are a network's features?                   chance: see `evaluate`
 
-Every pixel score is built from window sums of x, y, x^2, y^2 and xy. Pixels are whole numbers, so these sums
-are exact in float64 and two equal images always tie exactly, which identification relies on.
+Distances between whole sets of pictures (FID, KID) are in `perceptual`, tests of one method against another in
+`statistics`, what lies behind a score in `diagnostics`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, get_args
 
 import numpy as np
 from einops import rearrange
-from numpy.lib.stride_tricks import sliding_window_view
 
-Measure = Literal["pcc", "mse", "ssim"]
-SSIM_WINDOW = 7  # pixels; scikit-image's default, a flat window
-SSIM_C1, SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al. 2004, data range 255
-BLOCK = 2**17  # numbers held at once while comparing windows: stays in the processor's cache
+from visdec_lite.perceptual import Features, feature_matrices
+from visdec_lite.pixels import Measure, compare
+from visdec_lite.statistics import bootstrap_interval
+
+DISTANCES = ("mse", "lpips")  # lower is better
+BOUNDS = {"pcc": (-1.0, 1.0), "ssim": (-1.0, 1.0), "lpips": (0.0, 4.0)}  # least and greatest; (0, 1) for the others
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ class Score:
         ci95: 95 % bootstrap interval over stimuli, (low, high).
         chance: what an uninformed decoder scores.
         n: number of stimuli.
+        values: the score of each stimulus, shape (n,), for paired tests and for intervals over subjects.
     """
 
     value: float
     ci95: tuple[float, float]
     chance: float
     n: int
+    values: tuple[float, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in metrics.json: `{"value", "ci95": [low, high], "chance"}`."""
@@ -118,7 +122,7 @@ def score_matrix(reconstructions: np.ndarray, truth: np.ndarray, measure: Measur
     """
     reconstructions, truth = _check_images(reconstructions, truth)
     flat = rearrange(reconstructions, "n s h w c -> 1 (n s) h w c")
-    scores = _kernel(measure)(flat, truth[None])
+    scores = compare(flat, truth[None], measure)
     return rearrange(scores, "1 (n s) t -> n s t", n=len(truth))
 
 
@@ -130,14 +134,23 @@ def pairwise_identification(reconstructions: np.ndarray, truth: np.ndarray, meas
     Returns:
         Shape (n,), in 0..1, averaged over samples. A reconstruction that knows nothing scores 0.5.
     """
-    return _identification(score_matrix(reconstructions, truth, measure), measure)
+    return identification(score_matrix(reconstructions, truth, measure), higher_is_better=measure != "mse")
 
 
-def _identification(scores: np.ndarray, measure: Measure) -> np.ndarray:
+def feature_identification(reconstructions: np.ndarray, truth: np.ndarray, features: Features) -> np.ndarray:
+    """As `pairwise_identification`, by the correlation of feature vectors; see `perceptual.Features`."""
+    reconstructions, truth = _check_images(reconstructions, truth)
+    return identification(feature_matrices(reconstructions, truth, features)["features"])
+
+
+def identification(scores: np.ndarray, *, higher_is_better: bool = True) -> np.ndarray:
+    """Identification from a matrix (n, samples, n) as `score_matrix` gives it: shape (n,), 0..1, chance 0.5."""
+    if scores.ndim != 3 or scores.shape[0] != scores.shape[2]:
+        raise ValueError(f"scores have shape {scores.shape}, expected (n, samples, n): every sample, every true image")
     n = len(scores)
     if n < 2:
         raise ValueError(f"{n} stimulus leaves no distractor; identification needs at least 2")
-    closeness = -scores if measure == "mse" else scores
+    closeness = scores if higher_is_better else -scores
     own = rearrange(np.einsum("isi->is", closeness), "n s -> n s 1")
     beaten = (closeness < own).sum(axis=-1)
     tied = (closeness == own).sum(axis=-1) - 1  # the true image ties with itself
@@ -170,100 +183,7 @@ def ssim(reconstructions: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _matched(reconstructions: np.ndarray, truth: np.ndarray, measure: Measure) -> np.ndarray:
     reconstructions, truth = _check_images(reconstructions, truth)
-    return _kernel(measure)(reconstructions, truth[:, None]).mean(axis=(1, 2))
-
-
-# The kernels compare all of x (b, s, h, w, c) with all of y (b, t, h, w, c) within each b: (b, s, t).
-
-
-def _kernel(measure: Measure) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    if measure not in get_args(Measure):
-        raise ValueError(f"measure is {measure!r}, expected one of {get_args(Measure)}")
-    return {"pcc": _pcc, "mse": _mse, "ssim": _ssim}[measure]
-
-
-def _sums(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Sums of x, y, xx, yy, xy over the last axis of x (..., s, p) and y (..., t, p), to fit (..., s, t)."""
-    sum_x, sum_xx = x.sum(-1)[..., None], np.einsum("...p,...p->...", x, x)[..., None]
-    sum_y, sum_yy = y.sum(-1)[..., None, :], np.einsum("...p,...p->...", y, y)[..., None, :]
-    return sum_x, sum_y, sum_xx, sum_yy, x @ y.swapaxes(-1, -2)
-
-
-def _image_sums(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-    """`_sums` over whole images, one image row at a time so that no float copy of all images is made."""
-    totals = [np.float64(0)] * 5
-    for row in range(x.shape[2]):
-        strips = [rearrange(images[:, :, row], "b s w c -> b s (w c)") for images in (x, y)]
-        sums = _sums(*(strip.astype(np.float64) for strip in strips))
-        totals = [total + part for total, part in zip(totals, sums, strict=True)]
-    return totals
-
-
-def _pcc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    n = math.prod(x.shape[2:])
-    sum_x, sum_y, sum_xx, sum_yy, sum_xy = _image_sums(x, y)
-    scale = np.sqrt((n * sum_xx - sum_x**2) * (n * sum_yy - sum_y**2))
-    return np.where(scale > 0, (n * sum_xy - sum_x * sum_y) / np.where(scale > 0, scale, 1.0), 0.0)
-
-
-def _mse(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    _, _, sum_xx, sum_yy, sum_xy = _image_sums(x, y)
-    return (sum_xx + sum_yy - 2 * sum_xy) / (255**2 * math.prod(x.shape[2:]))
-
-
-def _ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    (b, s, height, width, channels), t = x.shape, y.shape[1]
-    if min(height, width) < SSIM_WINDOW:
-        raise ValueError(
-            f"images are {height} x {width} pixels, SSIM's window is {SSIM_WINDOW} x {SSIM_WINDOW}; enlarge "
-            "reconstructions and truth alike, or score them by PCC and MSE"
-        )
-    n = SSIM_WINDOW**2
-    positions = width - SSIM_WINDOW + 1
-    step = max(1, BLOCK // (b * positions * channels * t))
-    total = np.zeros((b, s, t))
-
-    def windows(images: np.ndarray, row: int) -> np.ndarray:
-        view = sliding_window_view(images[:, :, row : row + SSIM_WINDOW], SSIM_WINDOW, axis=3)
-        return rearrange(view, "b s i w c j -> b (w c) s (i j)").astype(np.float64)
-
-    rows = height - SSIM_WINDOW + 1
-    for row in range(rows):
-        of_y = windows(y, row)
-        for start in range(0, s, step):
-            sum_x, sum_y, sum_xx, sum_yy, sum_xy = _sums(windows(x[:, start : start + step], row), of_y)
-            means = (sum_x / n) * (sum_y / n)
-            covariance = (sum_xy - n * means) / (n - 1)
-            mean_squares = (sum_x / n) ** 2 + (sum_y / n) ** 2
-            variances = (sum_xx - sum_x**2 / n) / (n - 1) + (sum_yy - sum_y**2 / n) / (n - 1)
-            similarity = (2 * means + SSIM_C1) * (2 * covariance + SSIM_C2)
-            similarity /= (mean_squares + SSIM_C1) * (variances + SSIM_C2)
-            total[:, start : start + step] += similarity.sum(axis=1)
-    return total / (rows * positions * channels)
-
-
-def bootstrap_interval(
-    values: np.ndarray, generator: np.random.Generator, level: float = 0.95, resamples: int = 2000
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean: stimuli drawn with replacement (Efron, 1979).
-
-    Args:
-        values: one score a stimulus, shape (n,). Average over samples first: samples of one stimulus are
-            not independent.
-        level: wanted coverage, between 0 and 1. With few stimuli the true coverage is a little lower.
-        resamples: 2000 settle each end to about 2 % of the interval's width.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
-        raise ValueError(
-            f"values have shape {values.shape}, {np.sum(~np.isfinite(values))} not finite; expected one "
-            "finite score a stimulus, shape (n,); average over samples first"
-        )
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(f"level={level}, resamples={resamples}; expected 0 < level < 1 and resamples >= 1")
-    means = values[generator.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return compare(reconstructions, truth[:, None], measure).mean(axis=(1, 2))
 
 
 def evaluate(
@@ -275,13 +195,17 @@ def evaluate(
     n_way: int = 50,
     trials: int | None = None,
     resamples: int = 2000,
+    features: Features | None = None,
 ) -> dict[str, Score]:
     """All scores of one method on one test set.
 
     `pairwise_pcc`, `pairwise_mse`, `pairwise_ssim` (chance 0.5), `pcc`, `ssim`, `mse`, and with a classifier
-    `n_way_top1`, `n_way_top5` (chance k / n). Chance for pcc, ssim and mse is measured with the very same
-    reconstructions: their mean score against the *other* stimuli, over all n (n - 1) mismatched pairs.
-    So it already contains what any blurred picture of the right kind gets for free.
+    `n_way_top1`, `n_way_top5` (chance k / n), and with features `pairwise_features`, `pairwise_lpips` (chance 0.5)
+    and `lpips`. Chance for pcc, ssim, mse and lpips is measured with the very same reconstructions: their mean
+    score against the *other* stimuli, over all n (n - 1) mismatched pairs. So it already contains what any blurred
+    picture of the right kind gets for free.
+
+    Where all stimuli score alike, the interval is the exact bound; see `statistics.bootstrap_interval`.
 
     Args:
         reconstructions, truth: as in the module text, at least 2 stimuli.
@@ -294,6 +218,7 @@ def evaluate(
             Top-5 is left out where 5 places would be all of them.
         trials: see `n_way_top_k`; None is exact.
         resamples: see `bootstrap_interval`.
+        features: see `perceptual.Features`; say in the report which. None leaves these scores out.
     """
     reconstructions, truth = _check_images(reconstructions, truth)
     bootstrap_seed = int(generator.integers(2**63))
@@ -309,19 +234,25 @@ def evaluate(
             found[f"n_way_top{top_k}"] = (accuracy, top_k / ways)
 
     matrices = {measure: score_matrix(reconstructions, truth, measure) for measure in get_args(Measure)}
-    for measure, matrix in matrices.items():
-        found[f"pairwise_{measure}"] = (_identification(matrix, measure), 0.5)
-    for measure, matrix in matrices.items():
+    if features is not None:
+        matrices |= feature_matrices(reconstructions, truth, features)
+    for name, matrix in matrices.items():
+        found[f"pairwise_{name}"] = (identification(matrix, higher_is_better=name not in DISTANCES), 0.5)
+    for name in [name for name in matrices if name != "features"]:
+        matrix = matrices[name]
         matched = np.einsum("isi->is", matrix)
         mismatched = (matrix.sum() - matched.sum()) / (matrix.size - matched.size)
-        found[measure] = (matched.mean(axis=1), float(mismatched))
+        found[name] = (matched.mean(axis=1), float(mismatched))
 
     return {
         name: Score(
             value=float(values.mean()),
-            ci95=bootstrap_interval(values, np.random.default_rng(bootstrap_seed), resamples=resamples),
+            ci95=bootstrap_interval(
+                values, np.random.default_rng(bootstrap_seed), resamples=resamples, bounds=BOUNDS.get(name, (0.0, 1.0))
+            ),
             chance=chance,
             n=len(values),
+            values=tuple(values.tolist()),
         )
         for name, (values, chance) in found.items()
     }

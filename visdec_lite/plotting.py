@@ -106,9 +106,14 @@ _METRICS = {
     "pairwise_pcc": Metric("pairwise identification (PCC)", "accuracy (%)", percent=True),
     "pairwise_ssim": Metric("pairwise identification (SSIM)", "accuracy (%)", percent=True),
     "pairwise_mse": Metric("pairwise identification (MSE)", "accuracy (%)", percent=True),
+    "pairwise_lpips": Metric("pairwise identification (LPIPS-like)", "accuracy (%)", percent=True),
+    "pairwise_features": Metric("pairwise identification (features)", "accuracy (%)", percent=True),
     "pcc": Metric("pixel correlation (PCC)", "Pearson r"),
     "ssim": Metric("structural similarity (SSIM)", "SSIM"),
     "mse": Metric("mean squared error (MSE)", "MSE (pixels 0..1)", digits=4, higher_is_better=False),
+    "lpips": Metric("perceptual distance (LPIPS-like)", "distance (0..4)", higher_is_better=False),
+    "kid": Metric("kernel distance (KID)", "squared MMD", digits=4, higher_is_better=False),
+    "fid": Metric("Fréchet distance (FID)", "distance", digits=1, higher_is_better=False),
 }
 
 
