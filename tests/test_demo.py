@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from visdec_lite import chain, demo
 from visdec_lite.datasets import load_dataset
 from visdec_lite.demo import DemoSettings, first_trials, run_demo
+from visdec_lite.pipeline import FMRIToImagePipeline
 from visdec_lite.presets import preset
 
 TINY = {
@@ -176,7 +178,12 @@ def test_train_makes_a_prior_and_a_brain_on_it(tmp_path):
     dataset = chain.ready_for(load_dataset("simulated"), chosen)
     pipe = chain.load_brain(tmp_path, dataset, world, chosen).pipeline(chosen)
     pipe.set_progress_bar_config(disable=True)
-    assert pipe(dataset["test"].voxels[:2], num_samples=1, num_inference_steps=2).images.shape == (2, 1, 32, 32, 3)
+    asked = {"voxels": dataset["test"].voxels[:2], "num_samples": 1, "num_inference_steps": 2}
+    images = pipe(**asked, generator=torch.Generator().manual_seed(0)).images
+    assert images.shape == (2, 1, 32, 32, 3)
+    saved = FMRIToImagePipeline.from_pretrained(tmp_path / "pipeline")
+    saved.set_progress_bar_config(disable=True)
+    np.testing.assert_array_equal(saved(**asked, generator=torch.Generator().manual_seed(0)).images, images)
 
 
 @pytest.mark.slow

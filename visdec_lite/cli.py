@@ -1,4 +1,4 @@
-"""The command line: `visdec-lite demo | train | datasets | download | doctor | run | lab | teach`.
+"""The command line: `visdec-lite demo | train | reconstruct | evaluate | datasets | download | doctor | app | ...`.
 
 In: words. Out: folders with results, and an exit status. Errors of the user's making are one sentence, not a
 traceback; Ctrl-C leaves a run that goes on when asked again.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -90,6 +90,8 @@ def train(
 ) -> None:
     """Train one stage (and those before it), resumable: weights in OUT, a safetensors file a stage.
 
+    `finetune` leaves OUT/pipeline as well, which `reconstruct`, `app` and diffusers read.
+
     `prior` learns from pictures alone: first stage, label-to-image prior, referee, image autoencoder. The
     others learn one subject's brain, on the prior in OUT if there is one, else on the shipped one.
     """
@@ -113,8 +115,52 @@ def train(
                 world = chain.load_world(out if own else chain.shipped(dataset), chosen)
             options = {} if path is None else {"root": path}
             data = chain.ready_for(load_dataset(dataset, **options), chosen)
-            chain.train_brain(data, world, chosen, seed, run, until=stage.value)
+            brain = chain.train_brain(data, world, chosen, seed, run, until=stage.value)
+            if stage is Stage.finetune:
+                brain.pipeline(chosen).save_pretrained(out / "pipeline")
     typer.echo(f"done    {out}")
+
+
+@app.command()
+def reconstruct(
+    voxels: Annotated[Path, typer.Argument(help="z-scored scans (n, V): .npy, or .npz with an array 'voxels'")],
+    pipeline: Annotated[
+        Path | None, typer.Option(help="folder of a saved pipeline; default: the shipped one, simulated subject 1")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="pictures a scan")] = 5,
+    steps: Annotated[int, typer.Option(help="denoising steps")] = 20,
+    guidance: Annotated[float, typer.Option(help="how far to follow the scan")] = 3.0,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="folder of the pictures")] = Path("runs") / "reconstruct",
+) -> None:
+    """Paint what scans saw, by a trained pipeline: reconstructions.npz and pictures.png in OUT."""
+    from visdec_lite import reconstruct as files
+    from visdec_lite.pipeline import FMRIToImagePipeline
+    from visdec_lite.presets import SamplingConfig
+
+    pipe = files.shipped_pipeline() if pipeline is None else FMRIToImagePipeline.from_pretrained(pipeline)
+    sampling = SamplingConfig(samples, steps, guidance)
+    with _interruptible():
+        typer.echo(f"done    {files.paint_file(voxels, out, pipe, sampling, seed)}")
+
+
+@app.command()
+def evaluate(
+    reconstructions: Annotated[Path, typer.Argument(help="uint8 pictures: .npz with 'images', or .npy")],
+    truth: Annotated[Path, typer.Argument(help="what was seen, uint8 (n, h, w, 3), same order")],
+    referee: Annotated[str, typer.Option(help="simulated | digits69 | none: who names the pictures")] = "none",
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="file for the scores as JSON")] = None,
+) -> None:
+    """Score reconstructions against what was seen: each with chance and 95 % interval."""
+    from visdec_lite import reconstruct as files
+    from visdec_lite.demo import write_json
+
+    classify = None if referee == "none" else files.shipped_referee(referee)
+    scores = {name: score.as_dict() for name, score in files.score_file(reconstructions, truth, classify, seed).items()}
+    typer.echo("\n".join(_lines(scores)))
+    if out:
+        write_json(out, scores)
 
 
 @app.command()
@@ -162,11 +208,16 @@ def _table(metrics: dict) -> str:
     simulated = "SIMULATED data, " if metrics["simulated"] else ""
     lines = [f"{simulated}{metrics['n_test']} test stimuli; score [95 % interval] (chance)"]
     for method, scores in metrics["methods"].items():
-        lines.append(method)
-        for name, score in scores.items():
-            low, high = score["ci95"]
-            lines.append(f"    {name:14s} {score['value']:.3f} [{low:.3f}, {high:.3f}] ({score['chance']:.3f})")
+        lines += [method, *_lines(scores)]
     return "\n".join(lines)
+
+
+def _lines(scores: Mapping[str, dict]) -> list[str]:
+    lines = []
+    for name, score in scores.items():
+        low, high = score["ci95"]
+        lines.append(f"    {name:14s} {score['value']:.3f} [{low:.3f}, {high:.3f}] ({score['chance']:.3f})")
+    return lines
 
 
 def main() -> None:
