@@ -19,6 +19,7 @@ import typer
 
 from visdec_lite.downloads.commands import app as downloads
 from visdec_lite.teaching import commands as teaching
+from visdec_lite.widgets import app as page
 
 app = typer.Typer(
     help="Brain to image: masked fMRI, contrast, fusion, diffusion.",
@@ -179,6 +180,7 @@ def doctor() -> None:
     typer.echo("\n".join(map(str, examine())))
 
 
+app.command("app")(page.app)
 app.add_typer(downloads, name="download")
 teaching.mount(app)
 

@@ -45,6 +45,8 @@ def draw_pictures(result: BrainResult) -> Figure:
     pictures = [("seen", result.seen)]
     if result.ridge is not None:
         pictures.append(("ridge", result.ridge))
+    elif not result.finished:  # its place is kept, so that nothing jumps
+        pictures.append(("ridge: to come", np.full_like(result.seen, 236)))
     pictures += [(f"painted {i + 1}", picture) for i, picture in enumerate(result.images)]
     if len(result.images) > 1:
         pictures.append(("mean of these", result.mean))

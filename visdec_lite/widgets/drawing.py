@@ -118,6 +118,7 @@ def brain_views(
             linewidths=0, cmap=SIGNED if signed else HEAT, vmin=low, vmax=high,
         )  # fmt: skip
         axes.set_axis_off()
+        axes.set_anchor("N")  # titles in one line
 
 
 def turnable_brain(positions: np.ndarray, values: np.ndarray, words: Sequence[str], label: str, signed: bool) -> Any:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SHOW_EVERY = 0.2  # seconds between two pictures of work in progress
 WIDTH = "310px"  # of a control
+STALE = "visdec-stale"  # class of pictures that an error has left behind
 
 
 class Face:
@@ -38,6 +39,7 @@ class Face:
         self._explorer = explorer
         self._quiet = False
         self._shown_at = 0.0
+        self._old: set[str] = set()  # panes that do not show the state asked for
         self.controls: dict[str, ipywidgets.Widget] = dict(self._make_controls())
         self.buttons = {words: self._button(words, getattr(explorer, n)) for words, n in explorer.actions.items()}
         self.images = {name: ipywidgets.HTML() for name in explorer.panes}
@@ -50,10 +52,10 @@ class Face:
         rows = [*self.controls.values(), *self.buttons.values(), self.progress, self.stop, *self._brain()]
         left = ipywidgets.VBox(rows, layout={"width": "340px", "flex": "0 0 auto"})
         right = ipywidgets.VBox([self.status, *self.images.values()], layout={"flex": "1 1 480px", "min_width": "0"})
-        heading = ipywidgets.HTML(
-            f"<style>.{explorer.static_class} {{ display: none }}</style><h3>{html.escape(explorer.title)}</h3>"
-        )
-        both = ipywidgets.HBox([left, right], layout={"flex_flow": "row wrap"})
+        style = f".{explorer.static_class} {{ display: none }} .{STALE} {{ opacity: 0.35 }}"
+        heading = ipywidgets.HTML(f"<style>{style}</style><h3>{html.escape(explorer.title)}</h3>")
+        # side by side, tops in line; where that is too wide, the pictures above the controls
+        both = ipywidgets.HBox([left, right], layout={"flex_flow": "row wrap-reverse", "align_items": "flex-end"})
         self.box = ipywidgets.VBox([heading, both])
         self.box.add_class("visdec-widget")
 
@@ -109,7 +111,8 @@ class Face:
         return type(state)(**values)
 
     def show_state(self, state: State) -> None:
-        """Put the controls where the state says."""
+        """Put the controls where the state says; the pictures are those of the state before."""
+        self._old = set(self.images)
         self._quiet = True
         try:
             for name, control in self.controls.items():
@@ -136,6 +139,8 @@ class Face:
     def show_pictures(self, pictures: Mapping[str, Picture]) -> None:
         for name, picture in pictures.items():
             self.images[name].value = image_html(picture)
+            self.images[name].remove_class(STALE)
+            self._old.discard(name)
         self._shown_at = time.monotonic()
 
     def wants_more(self) -> bool:
@@ -150,10 +155,10 @@ class Face:
         self.stop.disabled = not going_on
 
     def show_error(self, error: BaseException) -> None:
-        self.status.value = (
-            f'<div role="alert" style="border-left:4px solid {LIGHT.warning};padding:6px 10px;color:{LIGHT.ink}">'
-            f"{html.escape(words_for(error))}</div>"
-        )
+        """Say it, and fade the pictures that belong to another state than the controls."""
+        for name in tuple(self._old):
+            self.images[name].add_class(STALE)
+        self.status.value = error_html(error)
 
     # --- the brain that can be turned, made when it is asked for: plotly's script weighs 5 MB ---
 
@@ -187,6 +192,14 @@ class Face:
             self._stage.children = (self._turned or ipywidgets.HTML("This needs anywidget: pip install anywidget"),)
         else:  # new colours, same point of view
             self._turned.update(data=[{"marker": {"color": list(t.marker.color)}} for t in figure.data])
+
+
+def error_html(error: BaseException) -> str:
+    """An error in words, which screen readers announce."""
+    return (
+        f'<div role="alert" style="border-left:4px solid {LIGHT.warning};padding:6px 10px;color:{LIGHT.ink}">'
+        f"{html.escape(words_for(error))}</div>"
+    )
 
 
 def _figure_widget(figure: Any) -> Any:

@@ -107,7 +107,7 @@ def temperature(attempt: Any) -> str:
         "0.51 is right in bits. Here losses are in nats: the natural logarithm.",
     )
     expect(
-        abs(found - right) < 0.003,
+        abs(found - right) < 0.005,
         f"You say {found:.4g}. The own key weighs exp(0.5 / 0.1) = 148, the 63 others exp(0) = 1 each. What share is "
         "the own key's, and what is minus its logarithm?",
     )
