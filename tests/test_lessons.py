@@ -34,7 +34,7 @@ from visdec_lite.teaching.lesson import MADE_IN
 from visdec_lite.teaching.notebooks import COMPARED, Cell, LessonFile, calls_in, find_lessons, tree_of
 from visdec_lite.teaching.plan import teaching_plan
 from visdec_lite.teaching.runner import run_lessons
-from visdec_lite.teaching.site import COVER
+from visdec_lite.teaching.site import COVER, cover_path
 from visdec_lite.teaching.verdicts import judge
 
 PARAMETERS = {"PRESET": "class", "SEED": 0, "DEVICE": "cpu", "USE_SOLUTIONS": False}
@@ -133,6 +133,14 @@ def test_tagged_outputs_are_there_to_be_compared(lesson):
 def test_one_cell_draws_the_picture_that_stands_for_it(lesson):
     (cell,) = lesson.tagged(COVER)
     assert "show(figure, alt=" in cell.source
+
+
+@each_lesson
+def test_the_readme_shows_it_with_a_small_picture(lesson):
+    picture, readme = cover_path(lesson), lesson.path.resolve().parent.parent / "README.md"
+    row = re.search(rf'<img src="docs/pictures/{picture.name}" width="\d+" alt="([^"]+)">', readme.read_text("utf-8"))
+    assert row and len(row[1].split()) >= 4, f"no row of README.md shows {picture.name} with a text"
+    assert picture.stat().st_size < 120_000, "renew it: visdec-lite teach covers runs/lessons-class"
 
 
 @each_lesson

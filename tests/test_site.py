@@ -170,7 +170,7 @@ def test_covers_are_small_and_show_the_same(course):
     assert small.width <= COVER_SIZE[0] and small.height <= COVER_SIZE[1]
     assert small.width / small.height == pytest.approx(1200 / 500, rel=0.01)
     gap = np.asarray(small.convert("RGB"), float) - np.asarray(whole.resize(small.size), float)
-    assert np.abs(gap).mean() < 8  # of 255, by 128 colours
+    assert np.abs(gap).mean() < 8  # of 255, by 256 colours
 
 
 @pytest.mark.parametrize(

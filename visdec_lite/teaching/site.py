@@ -159,13 +159,15 @@ def cover_of(executed: LessonFile) -> Cover:
 
 
 def _small(png: bytes) -> bytes:
-    """A PNG of at most `COVER_SIZE`, 128 colours."""
+    """A PNG of at most `COVER_SIZE`, 256 colours."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(png)).convert("RGB")
     image.thumbnail(COVER_SIZE, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE).save(
+        buffer, "PNG", optimize=True
+    )
     return buffer.getvalue()
 
 
