@@ -40,6 +40,45 @@ def test_alpha_is_the_brute_force_choice(shape):
     assert ours.alpha_ == ours.config.alphas[int(np.argmin(errors))]
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_alpha_for_each_target_is_what_each_target_alone_would_choose(shape):
+    (x, y, x_val, y_val), _ = planted(*shape, noise=5.0)
+    y, y_val = (part * [0.01, 0.1, 1.0, 10.0, 1.0] for part in (y, y_val))
+    rng = np.random.default_rng(1)
+    y[:, 4], y_val[:, 4] = 60 * rng.normal(size=len(y)), 60 * rng.normal(size=len(y_val))  # nothing to predict
+    together = RidgeDecoder(RidgeConfig(per_target=True)).fit(x, y, x_val, y_val)
+    alone = [RidgeDecoder().fit(x, y[:, [k]], x_val, y_val[:, [k]]) for k in range(5)]
+    np.testing.assert_array_equal(together.alpha_, [decoder.alpha_ for decoder in alone])
+    assert len(set(together.alpha_)) > 1
+    predicted = np.concatenate([decoder.predict(x_val) for decoder in alone], axis=1)
+    np.testing.assert_allclose(together.predict(x_val), predicted, rtol=1e-9)
+    assert together.validation_error_ == pytest.approx(np.mean((predicted - y_val) ** 2))
+    common = RidgeDecoder().fit(x, y, x_val, y_val)
+    np.testing.assert_allclose(together.validation_curve_, common.validation_curve_)
+    assert together.validation_error_ < common.validation_error_ == pytest.approx(common.validation_curve_.min())
+
+
+def test_a_constant_target_follows_the_others_choice(caplog):
+    (x, y, x_val, y_val), _ = planted(60, 20, noise=5.0)
+    flat = np.full((len(y), 9), 0.25), np.full((len(y_val), 9), 0.25)
+    with caplog.at_level(logging.WARNING):
+        decoder = RidgeDecoder(RidgeConfig(per_target=True)).fit(
+            x, np.concatenate([y, flat[0]], axis=1), x_val, np.concatenate([y_val, flat[1]], axis=1)
+        )
+    common = RidgeDecoder().fit(x, y, x_val, y_val)
+    assert set(decoder.alpha_[5:]) == {common.alpha_} and not caplog.records
+    np.testing.assert_allclose(decoder.predict(x_val)[:, 5:], 0.25)
+
+
+def test_tuning_tells_what_was_tried():
+    (x, y, x_val, y_val), _ = planted(60, 20, noise=5.0)
+    decoder = RidgeDecoder(RidgeConfig(alphas=(1.0, 100.0))).fit(x, y, x_val, y_val)
+    tuning = decoder.tuning("pixels", len(x_val))
+    assert tuning.rows == 40 and [alpha for alpha, _ in tuning.tried] == [1.0, 100.0]
+    assert tuning.chosen == decoder.alpha_ and tuning.score == min(score for _, score in tuning.tried)
+    assert "voxels to pixels: " in str(tuning) and "the best of 2 by mean squared error" in str(tuning)
+
+
 def test_planted_signal_is_found_and_shuffled_trials_score_chance(caplog):
     (x, y, x_val, y_val), weights = planted(400, 20, noise=0.1)
     with caplog.at_level(logging.WARNING):
@@ -106,14 +145,14 @@ def test_images_come_back_from_voxels():
     made = decoder.reconstruct(val[0])
     assert made.dtype == np.uint8 and made.shape == val[1].shape
     assert np.abs(made.astype(float) - val[1]).mean() < 2.0
-    np.testing.assert_array_equal(made, np.rint(decoder.predict(val[0]).reshape(made.shape) * 255))
+    np.testing.assert_array_equal(made, np.rint(decoder.ridge.predict(val[0]).reshape(made.shape) * 255))
 
 
 def test_pixels_are_clipped_not_wrapped():
     train, val = pictures()
     decoder = RidgeToImages().fit_images(*train, *val)
     wild = decoder.reconstruct(1e3 * val[0])
-    raw = decoder.predict(1e3 * val[0]).reshape(wild.shape)
+    raw = decoder.ridge.predict(1e3 * val[0]).reshape(wild.shape)
     assert (wild[raw > 1] == 255).all() and (wild[raw < 0] == 0).all() and (raw > 1).any() and (raw < 0).any()
 
 
@@ -130,7 +169,7 @@ def test_latents_pass_through_encode_and_decode():
 
     decoder = RidgeToImages(encode=encode, decode=decode).fit_images(*train, *val)
     made = decoder.reconstruct(val[0][:7])
-    assert seen == [(7, 8, 8)] and decoder.coef_.shape == (50, 64) and made.shape == (7, 8, 8, 3)
+    assert seen == [(7, 8, 8)] and decoder.ridge.coef_.shape == (50, 64) and made.shape == (7, 8, 8, 3)
     assert np.abs(made[..., 0] - encode(val[1][:7])).mean() < 2.0
 
 
@@ -140,7 +179,7 @@ def test_image_errors():
         RidgeToImages().fit_images(voxels, images / 255, *val)
     with pytest.raises(ValueError, match="both"):
         RidgeToImages(encode=lambda images: images)
-    with pytest.raises(RuntimeError, match="fit_images"):
+    with pytest.raises(RuntimeError, match="0 images"):
         RidgeToImages().reconstruct(voxels)
     bad = RidgeToImages(encode=lambda images: images / 255.0, decode=lambda features: features)
     with pytest.raises(ValueError, match="decode returned: float64"):
