@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from page_process import HEARS_CTRL_C
 from typer.testing import CliRunner
 
 from visdec_lite.teaching import commands, runner
@@ -202,6 +203,7 @@ def test_what_is_finished_is_kept_until_asked_anew_or_given_other_parameters(run
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_no_kernel_outlives_the_command_and_ctrl_c_says_how_to_go_on(folder, tmp_path, number, status):
     code = "import typer; from visdec_lite.teaching import commands; a = typer.Typer(); commands.mount(a); a()"
+    code = f"{HEARS_CTRL_C}{code}"  # which a process started in the background does not by itself
     mark = tmp_path / "pid"
     write_lesson(tmp_path / "own", "00_long", [f"import os\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\n{HANGS}"])
     words = [sys.executable, "-c", code, "run", "--folder", str(tmp_path / "own"), "--out", str(tmp_path / "out")]
