@@ -254,3 +254,17 @@ def test_numbers_beside_a_headline_are_those_of_our_method(write):
 def test_page_is_written_into_a_new_folder(tmp_path: Path):
     write_report(tmp_path / "out" / "report.html", metrics=BARE)
     assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_further_tables_stand_as_they_are_and_are_escaped(write):
+    page = write(tables={"Seconds <each>": (("method", "a & b"), [("ridge", 1.5), ("<b>", "x")])})
+    assert "Simulated data. Seconds <each>." in page.words, "escaped in the source, whole for the reader"
+    assert "<each>" not in page.text and "a & b" in page.words and "1.5" in page.words
+    headings = [attributes["scope"] for attributes in page.all("th") if attributes.get("scope")]
+    assert headings.count("row") >= 2
+    assert "Simulated data. Seconds" not in write(metrics=make_metrics(simulated=False), tables=None).words
+
+
+def test_a_row_of_another_length_is_an_error(write):
+    with pytest.raises(ValueError, match="table 'costs': a row has 1 values, expected 2"):
+        write(tables={"costs": (("method", "seconds"), [("ridge",)])})

@@ -16,14 +16,17 @@ Reading the modules in this order is following one scan to one picture:
     conditioning        fMRI tokens become context and time-step condition of a UNet
     latent_diffusion    the frozen generator and its loss
     pipeline            fMRI in, images out
-    metrics             how good is it, what does chance score, how sure are we
+    metrics             how good is it, what does chance score; `pixels`, `perceptual`, `statistics`, `diagnostics`
     training, stages    one loop that knows no model; the stages that use it
     presets             smoke, class, paper: the numbers of every stage
-    checkpoints         saving, loading, and reading checkpoints of other people
+    checkpoints         saving and loading; `published` reads those of other people
     baselines           what simpler methods reach on the same data
-    plotting, report, demo, cli
+    chain, demo         the stages one after another; the main job, with `plotting` and `report`
+    comparison          every method on the same data, with the same code
+    reconstruct, cli    on files; on the command line
     downloads, doctor   getting data; what is at hand
     teaching            what the lessons need: checks, solutions, glossary, running them
+    widgets             all of it with a hand on the knobs, in a notebook or as a page
 
 Importing the package loads none of these: public names are fetched from their module on first use.
 """

@@ -1,4 +1,4 @@
-"""The command line: `visdec-lite demo | train | reconstruct | evaluate | datasets | download | doctor | app | ...`.
+"""The command line: `visdec-lite demo | train | compare | reconstruct | evaluate | ... | lab | app`.
 
 In: words. Out: folders with results, and an exit status. Errors of the user's making are one sentence, not a
 traceback; Ctrl-C leaves a run that goes on when asked again.
@@ -162,6 +162,41 @@ def evaluate(
     typer.echo("\n".join(_lines(scores)))
     if out:
         write_json(out, scores)
+
+
+@app.command()
+def compare(
+    dataset: Annotated[str, typer.Option(help="simulated | digits69 (cross-validated)")] = "simulated",
+    path: DataPath = None,
+    methods: Annotated[str, typer.Option(help="paper, ablation, or names: visdec,dc_ldm,ridge")] = "paper",
+    seeds: Annotated[str, typer.Option(help="of training and painting: 0,1,2")] = "0,1,2",
+    subjects: Annotated[str, typer.Option(help="of the simulated data set: 1,2,3")] = "1,2,3",
+    preset: PresetName = "class",
+    overrides: Overrides = None,
+    trials: Annotated[str, typer.Option(help="learn from so many training trials as well: 300,1200")] = "",
+    folds: Annotated[int, typer.Option(min=2, help="of digits69")] = 10,
+    workers: Annotated[int | None, typer.Option(min=0, help="processes; default: one a core; 0: none")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the results; default runs/compare-DATASET-PRESET")] = None,
+    device: Device = None,
+) -> None:
+    """Train and score every method on the same data: results.csv, figures and report.html in OUT.
+
+    Lists are written with commas (or spaces, quoted). The same command goes on where it stopped; more methods, seeds
+    or subjects may be asked for in the same OUT. Exit status 1 if a cell failed, 130 after Ctrl-C.
+    """
+    from visdec_lite.comparison.cells import ComparisonSettings
+    from visdec_lite.comparison.commands import run_comparison, split_list, whole_numbers
+
+    settings = ComparisonSettings(
+        dataset, None if path is None else str(path), tuple(split_list(methods)),
+        whole_numbers(subjects, "--subjects"), whole_numbers(seeds, "--seeds"), preset, _pairs(overrides),
+        whole_numbers(trials, "--trials"), folds, device,
+    )  # fmt: skip
+    out = out or Path("runs") / f"compare-{dataset}-{preset}"
+    with _interruptible():
+        failed = run_comparison(settings, out, workers=workers, say=typer.echo)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -83,6 +83,8 @@ td small { display: block; white-space: nowrap; }
 tbody th small { display: block; font-weight: 400; }
 td b { font-weight: 600; white-space: nowrap; }
 td.chance b { font-weight: 400; }
+.plain caption { color: var(--ink); font-size: 1rem; font-weight: 600; padding-top: 1.5rem; }
+.plain th, .plain td { font-size: 0.875rem; min-width: 6rem; }
 dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: 0.35rem 2rem; margin: 1rem 0; }
 dt { color: var(--muted); }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
@@ -104,6 +106,7 @@ def write_report(
     metrics: Mapping[str, Any],
     gallery: Drawing | None = None,
     figures: Mapping[str, Drawing] | None = None,
+    tables: Mapping[str, tuple[Sequence[Any], Sequence[Sequence[Any]]]] | None = None,
     histories: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     settings: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
@@ -118,13 +121,14 @@ def write_report(
         gallery: pictures side by side. Best is a function, `partial(plotting.gallery, truth, columns, ...)`: it is
             called with `dark` and `blocks` for every kind of screen. A figure or PNG bytes show as they are.
         figures: caption -> further figure; a function is called with `dark`.
+        tables: caption -> (names of columns, rows of values) of further tables; the first column names the row.
         histories: stage -> rows, see `plotting.loss_curves`.
         settings: what else was run, name -> value; nested mappings get names with a dot. The plain values of
             metrics (preset, seed, fingerprint, ...) are listed in any case.
         notes: limits of this run, a sentence each.
 
     Raises:
-        ValueError: metrics do not say whether the data are simulated.
+        ValueError: metrics do not say whether the data are simulated; a row has more or fewer values than columns.
     """
     if not isinstance(metrics.get("simulated"), bool):
         raise ValueError(
@@ -136,6 +140,7 @@ def write_report(
         _gallery(metrics, gallery),
         _scores(metrics),
         *(_figure(drawing, f"{_prefix(metrics)}{words}", words) for words, drawing in (figures or {}).items()),
+        *(_table(metrics, words, header, rows) for words, (header, rows) in (tables or {}).items()),
         _losses(metrics, histories or {}),
         _run(metrics, settings or {}),
         _limits(metrics, notes),
@@ -265,6 +270,29 @@ def _cell(info: plotting.Metric, score: Mapping[str, Any] | None, name: str) -> 
         f"<small>{_interval(info, score, short=True)}</small>"
         f"<small>{'includes ' * inside}{_chance(info, score)}</small></td>"
     )
+
+
+def _table(metrics: Mapping[str, Any], caption: str, header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of plain values, the first of each row its heading."""
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"table {caption!r}: a row has {len(row)} values, expected {len(header)}, one a column")
+    heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in header)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(str(row[0]))}</th>'
+        + "".join(f"<td>{escape(str(value))}</td>" for value in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return f"""<section>
+<div class="scroll" role="region" aria-label="{escape(caption)}" tabindex="0">
+<table class="scores plain">
+<caption><span>{_prefix(metrics)}{escape(caption)}.</span></caption>
+<thead><tr>{heads}</tr></thead>
+<tbody>{lines}</tbody>
+</table>
+</div>
+</section>"""
 
 
 def _losses(metrics: Mapping[str, Any], histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

@@ -39,10 +39,9 @@ class Tuning:
     score: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.knob}: {self.chosen}, the best of {len(self.tried)} by {self.measure} "
-            f"({self.score:.4g}) on {self.rows} validation rows"
-        )
+        chosen = f"{self.chosen:g}" if isinstance(self.chosen, float) else self.chosen
+        among = f"the best of {len(self.tried)}" if len(self.tried) > 1 else "nothing else was tried; judged"
+        return f"{self.knob}: {chosen}, {among} by {self.measure} ({self.score:.4g}) on {self.rows} validation rows"
 
 
 class Baseline(ABC):
