@@ -246,6 +246,7 @@ def score_chart(
     repeats_averaged: bool | int | None = None,
     n_way: int | None = None,
     title: str = "Scores on test stimuli",
+    over: str = "stimuli",
     panel_columns: int = 4,
     dark: bool = False,
 ) -> Figure:
@@ -256,6 +257,7 @@ def score_chart(
             that a method lacks leaves its row empty.
         n_test, repeats_averaged: number of test stimuli, and what became of their repeats; None says nothing of them.
         n_way: classes in the n-way contest; None: from its chance level.
+        over: what the intervals are over, in words.
         panel_columns: panels side by side; 1 or 2 suit a phone.
     """
     names = metric_names(methods)
@@ -280,7 +282,7 @@ def score_chart(
     count = "number of stimuli not recorded" if n_test is None else f"{n_test} test stimuli"
     exception = " (but for single-trial methods)" if any(name.endswith(SINGLE_TRIAL) for name in methods) else ""
     averaged = "" if repeats_averaged is None else f", {averaging(repeats_averaged)}{exception}"
-    subtitle = f"{count}{averaged}. Marker: mean; bar: 95 % interval over stimuli; dashed: chance."
+    subtitle = f"{count}{averaged}. Marker: mean; bar: 95 % interval over {over}; dashed: chance."
     body = math.ceil(len(names) / panel_columns) * pitch - 0.25
     figure, page, top = _page(width, body, title, subtitle, simulated, theme)
     styles = method_styles(methods)

@@ -119,7 +119,8 @@ def write_results(settings: ComparisonSettings, out: Path, errors: Mapping[Cell,
         plotting.score_chart,
         {name: {m: s for m, s in found_scores.items() if m in HEADLINES} for name, found_scores in scores.items()},
         simulated=results["simulated"], n_test=results["n_test"], repeats_averaged=results["repeats_averaged"],
-        n_way=results["n_way"], title=f"Leaderboard: {words.how_many(results)}", panel_columns=3,
+        n_way=results["n_way"], title=f"Leaderboard: {words.how_many(results)}", over=words.intervals_over(results),
+        panel_columns=3,
     )  # fmt: skip
     gallery = _gallery(found, results)
     curves = _curves(rows, found, results, styles)

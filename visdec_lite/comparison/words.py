@@ -25,11 +25,16 @@ CONDITIONS = {
 
 
 def how_many(results: Mapping[str, Any]) -> str:
-    """Subjects, folds and seeds in words, and what the intervals are over where that is not stimuli alone."""
+    """Subjects, folds and seeds in words."""
     subjects, seeds = len(results["subjects"]), len(results["seeds"])
     brains = f"{results['folds']} folds" if results["folds"] else f"{subjects} subject{'s' * (subjects > 1)}"
-    over = "; intervals over subjects, then stimuli" if subjects > 1 and not results["folds"] else ""
-    return f"{brains}, {seeds} seed{'s' * (seeds > 1)}{over}"
+    return f"{brains}, {seeds} seed{'s' * (seeds > 1)}"
+
+
+def intervals_over(results: Mapping[str, Any]) -> str:
+    """What is drawn again for an interval."""
+    several = len(results["subjects"]) > 1 and not results["folds"]
+    return "subjects, then stimuli" if several else "stimuli"
 
 
 def tables(results: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Table]:
