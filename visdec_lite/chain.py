@@ -24,7 +24,8 @@ import torch
 from torch import nn
 
 from visdec_lite import stages
-from visdec_lite.checkpoints import load_weights, save_weights
+from visdec_lite.baselines.instance_gan import InstanceGAN, InstanceGANConfig
+from visdec_lite.checkpoints import load_weights, read_metadata, save_weights
 from visdec_lite.classifier import CategoryClassifier
 from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.datasets import BrainDataset, digits69, simulated, stimuli
@@ -167,6 +168,15 @@ def load_world(folder: Path, preset: Preset) -> World:
         load_weights(folder / f"{name}.safetensors", part, name, config)
         part.eval()
     return world
+
+
+def load_instance_gan(folder: Path) -> InstanceGAN:
+    """The GAN of the comparator IC-GAN, from a shipped folder; it has its sizes in its file."""
+    path = folder / "icgan.safetensors"
+    config = InstanceGANConfig(**read_metadata(path)["config"])
+    gan = InstanceGAN(config)
+    load_weights(path, gan, "icgan", asdict(config))
+    return gan.eval()
 
 
 # --- one subject's brain ---

@@ -24,10 +24,9 @@ from torch import nn
 from visdec_lite import chain, plotting
 from visdec_lite.baselines import floors
 from visdec_lite.baselines.base import Baseline, Tuning
-from visdec_lite.baselines.instance_gan import InstanceGAN, InstanceGANConfig
+from visdec_lite.baselines.instance_gan import InstanceGAN
 from visdec_lite.baselines.ridge import RidgeToImages
 from visdec_lite.baselines.ssae import SSAE, SSAEConfig
-from visdec_lite.checkpoints import load_weights, read_metadata
 from visdec_lite.datasets import BrainDataset, Split
 from visdec_lite.latent_diffusion import sample_labels
 from visdec_lite.preprocessing import to_uint8
@@ -70,11 +69,7 @@ class Job:
 
     def instance_gan(self) -> InstanceGAN:
         """The shipped prior of IC-GAN."""
-        path = chain.shipped(self.kind) / "icgan.safetensors"
-        config = InstanceGANConfig(**read_metadata(path)["config"])
-        gan = InstanceGAN(config)
-        load_weights(path, gan, "icgan", asdict(config))
-        return gan.eval()
+        return chain.load_instance_gan(chain.shipped(self.kind))
 
 
 @dataclass(frozen=True)
