@@ -273,7 +273,7 @@ def score_chart(
         name: _wrap(metric_info(name, n_way).label, panel_width - 2 * panel_gap, BODY, bold=True) for name in names
     }
     labels = [_wrap(method_label(name), 1.25, BODY) for name in methods]
-    label_width = max(_width(line, BODY) for label in labels for line in label.split("\n")) + 0.15
+    label_width = max(_width(line, BODY) for label in labels for line in label.split("\n")) + 0.22
     row_height = 0.17 * max(label.count("\n") + 1 for label in labels) + 0.11
     panel_head = 0.17 * max(head.count("\n") + 1 for head in heads.values()) + 0.32
     plot_height = row_height * len(methods)
