@@ -28,12 +28,12 @@ from visdec_lite.baselines.ridge import RidgeToImages
 from visdec_lite.chain import Brain, Run, World
 from visdec_lite.datasets import BrainDataset, Split, load_dataset
 from visdec_lite.files import atomic_path
+from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.metrics import Score, evaluate
 from visdec_lite.pipeline import FMRIToImagePipeline
-from visdec_lite.preprocessing import to_uint8
 from visdec_lite.presets import Preset, preset_for
 from visdec_lite.report import write_report
-from visdec_lite.stages import encode_images
+from visdec_lite.stages import decode_latents, encode_images
 
 LIMITS = (
     "A picture here is a guess that fits the scan and the prior's idea of pictures; what the scan does not tell, "
@@ -172,19 +172,16 @@ def _brain(
 
 def fit_rivals(dataset: BrainDataset, world: World) -> dict[str, RidgeToImages]:
     """Ridge to pixels ("ridge") and to the first stage's latents ("ridge_latents"), penalties chosen on validation."""
-    train, val, diffusion = dataset["train"], dataset["val"], world.diffusion
-    rivals = {
-        "ridge": RidgeToImages(),
-        "ridge_latents": RidgeToImages(
-            encode=lambda images: encode_images(diffusion, images).numpy(),
-            decode=lambda latents: to_uint8(
-                diffusion.decode(torch.as_tensor(latents, dtype=torch.float32, device=diffusion.latent_scale.device))
-            ),
-        ),
-    }
-    for rival in rivals.values():
-        rival.fit_images(train.voxels, train.images, val.voxels, val.images)
-    return rivals
+    rivals = {"ridge": RidgeToImages(), "ridge_latents": ridge_to_latents(world.diffusion)}
+    return {name: rival.fit(dataset) for name, rival in rivals.items()}
+
+
+def ridge_to_latents(diffusion: LatentDiffusion) -> RidgeToImages:
+    """Ridge to the latents of a frozen first stage, whose decoder paints; to be fitted."""
+    return RidgeToImages(
+        encode=lambda images: encode_images(diffusion, images).numpy(),
+        decode=lambda latents: decode_latents(diffusion, torch.as_tensor(latents, dtype=torch.float32)),
+    )
 
 
 @dataclass(frozen=True)

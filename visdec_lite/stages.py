@@ -25,7 +25,7 @@ from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
 from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.masked_autoencoder import MaskedAutoencoder, drop_voxels
-from visdec_lite.preprocessing import to_model_range
+from visdec_lite.preprocessing import to_model_range, to_uint8
 from visdec_lite.training import LossFunction, Rows, TrainingConfig, TrainingResult, ValidateFunction, fit
 
 VALIDATION_SEED = 20230512  # the same masks and noise at every validation, so that its curve is comparable
@@ -294,6 +294,13 @@ def encode_images(model: LatentDiffusion, images: np.ndarray, batch_size: int = 
         for start in range(0, len(images), batch_size)
     ]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def decode_latents(model: LatentDiffusion, latents: Tensor, batch_size: int = 128) -> np.ndarray:
+    """Pictures of latents (n, c, h / 4, w / 4), uint8 (n, h, w, 3)."""
+    device = model.latent_scale.device
+    return np.concatenate([to_uint8(model.decode(part.to(device))) for part in latents.split(batch_size)])
 
 
 def _validator(loss_fn: LossFunction, data: dict[str, Rows]) -> ValidateFunction:

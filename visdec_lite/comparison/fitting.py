@@ -25,13 +25,12 @@ from visdec_lite import chain, plotting
 from visdec_lite.baselines import floors
 from visdec_lite.baselines.base import Baseline, Tuning
 from visdec_lite.baselines.instance_gan import InstanceGAN
-from visdec_lite.baselines.ridge import RidgeToImages
 from visdec_lite.baselines.ssae import SSAE, SSAEConfig
 from visdec_lite.datasets import BrainDataset, Split
 from visdec_lite.latent_diffusion import sample_labels
 from visdec_lite.preprocessing import to_uint8
 from visdec_lite.presets import Preset, override
-from visdec_lite.stages import encode_images
+from visdec_lite.stages import decode_latents, encode_images
 
 Paint = Callable[[Split, int, torch.Generator], np.ndarray]
 """(scans, samples, generator) -> uint8 (n, samples, h, w, 3), or (n, h, w, 3) where a method has one picture a scan."""
@@ -191,21 +190,6 @@ def ceiling_method(build: Callable[[nn.Module, Preset], floors.Ceiling]) -> Call
     return fit
 
 
-def ridge_to_latents(job: Job) -> RidgeToImages:
-    """Ridge to the latents of the shipped first stage, whose decoder paints."""
-    diffusion = job.prior()
-    return RidgeToImages(
-        encode=lambda images: encode_images(diffusion, images).numpy(),
-        decode=lambda latents: _decoded(diffusion, torch.as_tensor(latents, dtype=torch.float32)),
-    )
-
-
-def _decoded(diffusion: nn.Module, latents: torch.Tensor) -> np.ndarray:
-    with torch.no_grad():
-        parts = [to_uint8(diffusion.decode(part.to(diffusion.latent_scale.device))) for part in latents.split(128)]
-    return np.concatenate(parts)
-
-
 def ss_ae(job: Job) -> SSAE:
     """SS-AE with the prior's own pictures as those without scans, and the eye of IC-GAN as its feature network."""
     size, count = job.preset.diffusion.image_size, job.preset.prior_pictures
@@ -247,4 +231,4 @@ def _sampled(
 
 def first_stage(diffusion: nn.Module, preset: Preset) -> floors.FirstStageCeiling:
     """The true picture through the shipped first stage and back."""
-    return floors.FirstStageCeiling(lambda images: _decoded(diffusion, encode_images(diffusion, images)))
+    return floors.FirstStageCeiling(lambda images: decode_latents(diffusion, encode_images(diffusion, images)))

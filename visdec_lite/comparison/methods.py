@@ -24,9 +24,9 @@ from visdec_lite.comparison.fitting import (
     first_stage,
     label_told,
     prior_samples,
-    ridge_to_latents,
     ss_ae,
 )
+from visdec_lite.demo import ridge_to_latents
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ _ALL = (
     Method("ridge", "ridge", "Hoerl and Kennard 1970: to pixels", "comparator",
            baseline_method(lambda job: RidgeToImages()), seeded=False),
     Method("ridge_latents", "ridge latents", "Hoerl and Kennard 1970: to the first stage's latents", "comparator",
-           baseline_method(ridge_to_latents), seeded=False),
+           baseline_method(lambda job: ridge_to_latents(job.prior())), seeded=False),
     Method("mean_image", "mean picture", "floor: reads no scan", "floor",
            baseline_method(lambda job: floors.MeanImage()), seeded=False, reads_scans=False),
     Method("nearest_neighbour", "nearest neighbour", "floor: looks up training scans", "floor",
