@@ -25,6 +25,7 @@ from visdec_lite.comparison.scores import Pictures
 from visdec_lite.comparison.tables import Row, Unit
 from visdec_lite.datasets import simulated
 from visdec_lite.presets import preset, preset_for_comparison
+from visdec_lite.report import flat_settings
 
 TINY = simulated.SimulationConfig(
     voxels=tuple((name, 32) for name, _ in simulated.SimulationConfig().voxels),
@@ -38,9 +39,9 @@ COMMAND = [sys.executable, "-c", "from visdec_lite.cli import main; main()"]
 
 def test_every_method_builds_its_preset_and_changes_what_it_says():
     settings = ComparisonSettings()
-    whole = cells._flat(settings.preset_of(METHODS["visdec"], 0).as_dict())
+    whole = flat_settings(settings.preset_of(METHODS["visdec"], 0).as_dict())
     for method in METHODS.values():
-        changed = cells._flat(settings.preset_of(method, 0).as_dict())
+        changed = flat_settings(settings.preset_of(method, 0).as_dict())
         differing = {name: value for name, value in changed.items() if whole[name] != value}
         assert differing == {name: value for name, value in method.overrides.items() if whole[name] != value}
         assert method.group in ("ours", "comparator", "floor", "ceiling", "ablation")

@@ -267,7 +267,7 @@ def score_chart(
     theme = DARK if dark else LIGHT
     panel_columns = min(panel_columns, len(names))
     plot_width = 1.3 if panel_columns > 1 else 2.1
-    value_width, panel_gap, panel_foot = 0.65, 0.2, 0.5
+    value_width, panel_gap, panel_foot = 0.75, 0.2, 0.5
     panel_width = plot_width + value_width + panel_gap
     heads = {
         name: _wrap(metric_info(name, n_way).label, panel_width - 2 * panel_gap, BODY, bold=True) for name in names

@@ -324,7 +324,7 @@ def _losses(metrics: Mapping[str, Any], histories: Mapping[str, Sequence[Mapping
 def _run(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     known = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
     known["simulated"] = "yes" if metrics["simulated"] else "no"
-    facts = {**known, **{name: value for name, value in _flat(settings).items() if name not in known}}
+    facts = {**known, **{name: value for name, value in flat_settings(settings).items() if name not in known}}
     parts = [_facts("Settings", facts), _facts("Versions", metrics.get("versions") or {})]
     if seconds := metrics.get("seconds"):
         rows = "".join(
@@ -406,10 +406,13 @@ def _facts(heading: str, facts: Mapping[str, Any]) -> str:
     return f"<h3>{heading}</h3>\n<dl>{items}</dl>" if items else ""
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names: {"a": {"b": 1}} -> {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+        flat.update(
+            flat_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        )
     return flat
 
 

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from visdec_lite.datasets import BrainDataset, Split, load_dataset
 from visdec_lite.demo import first_trials, versions, write_json
 from visdec_lite.files import atomic_path, sha256_of
 from visdec_lite.presets import Preset, override, preset_for_comparison
+from visdec_lite.report import flat_settings
 
 NOISE = (1, 2)  # standard deviations added to averaged, z-scored test scans
 FEW_REPEATS = 5  # repeats averaged, between one and all
@@ -134,21 +136,17 @@ def settings_of(settings: ComparisonSettings, cell: Cell) -> dict[str, Any]:
     """All that shapes a cell, flat, as JSON keeps it."""
     (method,) = choose_methods([cell.method])
     chosen = settings.preset_of(method, cell.seed).as_dict()
-    world = {
-        f"weights {name}": sha256_of(path)[:16]
-        for name in WORLD_FILES
-        if (path := chain.shipped(settings.dataset) / f"{name}.safetensors").exists()
-    }
+    world = dict(_world_marks(settings.dataset))
     if cell.method not in ("ic_gan", "ss_ae"):
         world.pop("weights icgan", None)
-    return json.loads(json.dumps({"dataset": settings.dataset, **asdict(cell), **_flat(chosen), **world}))
+    return json.loads(json.dumps({"dataset": settings.dataset, **asdict(cell), **flat_settings(chosen), **world}))
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
-    return flat
+@cache  # asked for every cell, and shipped weights do not change while a command runs
+def _world_marks(dataset: str) -> dict[str, str]:
+    """The beginning of the hash of every shipped file that a cell starts from."""
+    paths = {name: chain.shipped(dataset) / f"{name}.safetensors" for name in WORLD_FILES}
+    return {f"weights {name}": sha256_of(path)[:16] for name, path in paths.items() if path.exists()}
 
 
 def folder_of(out: Path, cell: Cell) -> Path:
