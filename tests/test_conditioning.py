@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 
 import visdec_lite
 from visdec_lite.conditioning import FMRIConditioner
+from visdec_lite.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from visdec_lite.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
 
 ENCODER = MaskedAutoencoderConfig(
@@ -146,3 +147,40 @@ def test_wrong_number_of_voxels_is_refused(voxels):
 def test_unknown_field_of_the_encoder_is_refused():
     with pytest.raises(TypeError, match="num_layers"):
         FMRIConditioner({**asdict(ENCODER), "num_layers": 3})
+
+
+# --- a start that the prior understands ---
+
+
+def test_started_from_labels_scans_differ_as_labels_do_and_mean_none_of_them(voxels):
+    model, labels = build(), 3 * torch.randn(9, WIDTH, generator=torch.Generator().manual_seed(1)) + 1
+    model.start_from_labels(labels, voxels)
+    context, time_condition = model(voxels)
+    assert torch.allclose(context.mean(dim=(0, 1)), labels[-1], atol=1e-5)
+    spread = labels[:-1].std(dim=0, correction=0).mean()
+    assert torch.allclose(context.std(dim=0, correction=0).mean(), spread, rtol=1e-5)
+    assert (time_condition == 0).all()
+    null, null_time = model.null(2)
+    assert torch.equal(null, labels[-1].expand_as(null)) and (null_time == 0).all()
+
+
+def test_started_from_labels_a_prior_that_is_told_nothing_paints_as_before(voxels):
+    """Identical tokens answer every query alike, so "no scan" does to the UNet exactly what "no label" does."""
+    config = LatentDiffusionConfig(
+        image_size=16, num_classes=4, codebook_size=16, vq_channels=(16, 16, 16), vq_layers=1, unet_channels=(16, 32),
+        unet_attention=(True, True), unet_layers=1, attention_heads=2, context_dim=WIDTH, norm_groups=8,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    prior = LatentDiffusion(config).eval()
+    model = FMRIConditioner(asdict(ENCODER), TOKENS, WIDTH, config.time_dim).eval()
+    model.start_from_labels(prior.label_embedding.weight, voxels)
+    noisy, steps = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(2)), torch.tensor([1, 500, 900])
+    none = prior.label_context(torch.full((3,), config.num_classes))
+    with torch.no_grad():
+        before, after = prior.predict_noise(noisy, steps, none), prior.predict_noise(noisy, steps, *model.null(3))
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_scans_that_are_all_alike_cannot_be_measured_by(voxels):
+    with pytest.raises(ValueError, match="1 scans give tokens of spread 0; expected two or more unlike scans"):
+        build().start_from_labels(torch.randn(5, WIDTH), voxels[:1])

@@ -298,6 +298,7 @@ def test_fine_tuning_changes_phi_cross_attentions_and_their_norms_only():
         ("voxel_dropout", 0.6),
         ("timestep_bias", 1.0),
         ("encoder_learning_rate_scale", 0.3),
+        ("start_from_labels", True),
         ("noise_draws", 2),
     ],
 )

@@ -51,6 +51,33 @@ class FMRIConditioner(ModelMixin, ConfigMixin):
         self.to_time = nn.Linear(context_dim, time_dim)
         self.null_context = nn.Parameter(torch.zeros(1, context_tokens, context_dim))
 
+    @torch.no_grad()
+    def start_from_labels(self, label_embedding: Tensor, voxels: Tensor) -> None:
+        """Begin as a prior that was told nothing: scans then differ as much as its labels do, and mean none of them.
+
+        A UNet that grew up with label tokens hardly hears tokens a fifth as large, which a random start gives, and a
+        random time condition disturbs what it knows. Not in the paper; measured in benchmarks/RESULTS.md.
+
+        Args:
+            label_embedding: the prior's tokens, shape (num_classes + 1, context_dim), "no label" last.
+            voxels: training scans to measure by, z-scored, shape (n, num_voxels), n >= 2.
+
+        Raises:
+            ValueError: the scans cannot be told apart (fewer than two, or all alike).
+        """
+        untold = label_embedding[-1]
+        self.to_context.bias.zero_()
+        tokens = self.context(voxels)
+        spread = tokens.std(dim=0, correction=0).mean()
+        if not spread > 0:
+            raise ValueError(f"{len(voxels)} scans give tokens of spread {spread:g}; expected two or more unlike scans")
+        louder = label_embedding[:-1].std(dim=0, correction=0).mean() / spread
+        self.to_context.weight *= louder
+        self.to_context.bias += untold - louder * tokens.mean(dim=(0, 1))
+        self.null_context.copy_(untold.expand_as(self.null_context))
+        self.to_time.weight.zero_()
+        self.to_time.bias.zero_()
+
     def forward(self, voxels: Tensor) -> tuple[Tensor, Tensor]:
         """Voxels (b, num_voxels) -> context (b, context_tokens, context_dim), time condition (b, time_dim)."""
         context = self.context(voxels)

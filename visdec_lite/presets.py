@@ -112,7 +112,9 @@ def _class() -> Preset:
         context_tokens=32,
         prior_pictures=20000,
         sampling=SamplingConfig(guidance_scale=3.0),
-        tuning=FinetuneConfig(timestep_bias=0.5, max_loss_weight=20.0, encoder_learning_rate_scale=0.3),
+        tuning=FinetuneConfig(
+            timestep_bias=0.5, max_loss_weight=20.0, encoder_learning_rate_scale=0.3, start_from_labels=True
+        ),
         first_stage=TrainingConfig(
             steps=1600, batch_size=32, learning_rate=1.5e-3, weight_decay=0.0, gradient_clip=1.0, ema_decay=0.99,
             validate_every=250, checkpoint_every=250,
