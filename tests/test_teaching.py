@@ -178,9 +178,9 @@ PARTS = {"pretrain": "autoencoder", "fuse": "fusion", "finetune": "conditioned"}
 
 def numbers(brain: chain.Brain, stage: str) -> dict[str, torch.Tensor]:
     """Every weight that the stage keeps."""
-    kept = chain.finetuned_names(brain.conditioned) if stage == "finetune" else lambda name: True
+    kept = {"finetune": chain.finetuned_names(brain.conditioned), "fuse": chain.fused_names(brain.fusion)}.get(stage)
     state = getattr(brain, PARTS[stage]).state_dict()
-    return {name: value.clone() for name, value in state.items() if kept(name)}
+    return {name: value.clone() for name, value in state.items() if kept is None or kept(name)}
 
 
 @pytest.mark.parametrize("stage", list(MADE_IN))

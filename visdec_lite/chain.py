@@ -274,7 +274,7 @@ def train_brain(
         run.stage("fuse", brain.fusion, configs["fuse"], lambda **o: stages.fuse(
             brain.fusion, train.voxels, for_eye(train.images, brain.fusion.image),
             val.voxels, for_eye(val.images, brain.fusion.image), preset.fusing, **o),
-            preset.fusing)  # fmt: skip
+            preset.fusing, only=fused_names(brain.fusion))  # fmt: skip
     if "finetune" in wanted:
         conditioned = brain.conditioned
         conditioned.conditioner.encoder.load_state_dict(brain.autoencoder.encoder.state_dict())
@@ -296,6 +296,12 @@ def brain_configs(brain: Brain, preset: Preset) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
+def fused_names(fusion: CrossModalFusion) -> Callable[[str], bool]:
+    """Which weights phase 2 changes: all but a frozen image encoder's, which the world keeps."""
+    learnt = {name for name, parameter in fusion.named_parameters() if parameter.requires_grad}
+    return lambda name: name in learnt or name.startswith("fmri.")
+
+
 def finetuned_names(conditioned: ConditionedDiffusion) -> Callable[[str], bool]:
     """Which weights fine-tuning changes: phi, the cross-attentions and their norms."""
     learnt = {name for name, parameter in conditioned.named_parameters() if parameter.requires_grad}
@@ -307,7 +313,8 @@ def load_brain(folder: Path, dataset: BrainDataset, world: World, preset: Preset
     brain = new_brain(preset, dataset.num_voxels, world, seed=0)
     configs, conditioned = brain_configs(brain, preset), brain.conditioned
     load_weights(folder / "pretrain.safetensors", brain.autoencoder, "pretrain", configs["pretrain"])
-    load_weights(folder / "fuse.safetensors", brain.fusion, "fuse", configs["fuse"])
+    fused = fused_names(brain.fusion)
+    load_weights(folder / "fuse.safetensors", brain.fusion, "fuse", configs["fuse"], only=fused)
     only = finetuned_names(conditioned)
     load_weights(folder / "finetune.safetensors", conditioned, "finetune", configs["finetune"], only=only)
     return brain

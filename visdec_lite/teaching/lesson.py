@@ -109,9 +109,11 @@ class Lesson:
 
     @staticmethod
     def _part(brain: chain.Brain, stage: str) -> tuple[Any, Any]:
-        if stage == "finetune":
-            return brain.conditioned, chain.finetuned_names(brain.conditioned)
-        return (brain.autoencoder if stage == "pretrain" else brain.fusion), None
+        if stage == "pretrain":
+            return brain.autoencoder, None
+        if stage == "fuse":
+            return brain.fusion, chain.fused_names(brain.fusion)
+        return brain.conditioned, chain.finetuned_names(brain.conditioned)
 
     # --- exercises ---
 
