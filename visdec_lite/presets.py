@@ -194,15 +194,18 @@ FOR_DATASET: dict[str, dict[str, Any]] = {
 }
 
 # What a comparison changes of the class preset besides: many methods, brains and seeds share an hour on two cores.
-# At the speeds measured on one thread (8, 3.3 and 4.1 steps a second) the three stages take 4.5 minutes.
+# Larger patches make phases 1 and 2 faster and, at this length, better, and so do small batches; chosen on validation
+# scans of subject 1 (benchmarks/RESULTS.md). On one thread the three stages take 20, 140 and 150 seconds.
 FOR_COMPARISON: dict[str, dict[str, Any]] = {
     "simulated": {
-        "pretraining.steps": 300,
-        "pretraining.validate_every": 100,
-        "fusing.steps": 300,
-        "fusing.validate_every": 100,
-        "finetuning.steps": 550,
-        "finetuning.validate_every": 200,
+        "autoencoder.patch_size": 160,
+        "fusing.steps": 1000,
+        "fusing.batch_size": 32,
+        "fusing.learning_rate": 1.5e-3,
+        "finetuning.steps": 1100,
+        "finetuning.batch_size": 16,
+        "finetuning.learning_rate": 1.5e-3,
+        "finetuning.validate_every": 275,
     },
 }
 
