@@ -205,7 +205,7 @@ def gallery(
     colours = [theme.ink, *(colour for colour, _ in method_styles(columns).values())]
     gap, group_gap, block_gap = 0.05, 0.2, 0.6
     widths = [pictures.shape[1] * (CELL + gap) - gap for _, pictures in groups]
-    words = [_wrap(name, width + 0.15, BODY) for (name, _), width in zip(groups, widths, strict=True)]
+    words = [_wrap(name, width + 0.05, BODY) for (name, _), width in zip(groups, widths, strict=True)]
     head = 0.17 * max(text.count("\n") + 1 for text in words) + 0.14
     height = CELL * truth.shape[1] / truth.shape[2]
     pitch = height + (0.28 if captions is not None else gap)

@@ -195,11 +195,13 @@ FOR_DATASET: dict[str, dict[str, Any]] = {
 
 # What a comparison changes of the class preset besides: many methods, brains and seeds share an hour on two cores.
 # Larger patches make phases 1 and 2 faster and, at this length, better, and so do small batches; chosen on validation
-# scans of subject 1 (benchmarks/RESULTS.md). On one thread the three stages take 20, 140 and 150 seconds.
+# scans of subject 1 (benchmarks/RESULTS.md). On one thread the three stages take 30, 170 and 140 seconds.
 FOR_COMPARISON: dict[str, dict[str, Any]] = {
     "simulated": {
         "autoencoder.patch_size": 160,
-        "fusing.steps": 1000,
+        "pretraining.steps": 800,
+        "pretraining.validate_every": 200,
+        "fusing.steps": 1200,
         "fusing.batch_size": 32,
         "fusing.learning_rate": 1.5e-3,
         "finetuning.steps": 1100,
