@@ -19,7 +19,7 @@ def six_cases(
         "A": np.roll(five[:, 2:], 1, axis=0),  # the right pictures, one stimulus late
         "B": five[:, :2],  # honest, repeats averaged
         "C": paint(averaged, guidance=0.0),  # the prior alone
-        "D": paint(rng.permuted(averaged, axis=1)),  # the voxels of every scan in a random order
+        "D": paint(averaged[:, rng.permutation(averaged.shape[1])]),  # all scans, their voxels in one wrong order
         "E": paint(single),  # honest, single trials
         "F": paint(np.zeros_like(averaged)),  # a scan that says nothing
     }
