@@ -223,9 +223,7 @@ class FinetuneConfig:
     timestep_bias: float = 0.0  # p(t) ~ t ** bias; 0 as in the paper, 1 dwells on high noise
     max_loss_weight: float = 1.0  # an error counts min(1 / abar_t, this) times; 1 as in the paper
     encoder_learning_rate_scale: float = 1.0  # the encoder has learnt already, the mapper starts from nothing
-    start_from_labels: bool = (
-        False  # begin as the prior that was told nothing, see FMRIConditioner; False as in the paper
-    )
+    start_from_labels: bool = False  # begin as the prior that was told nothing; False as in the paper
     noise_draws: int = 1  # noisy versions of its picture that each encoded scan must explain at a step
 
 
