@@ -19,9 +19,9 @@ from visdec_lite.classifier import CategoryClassifier
 from visdec_lite.comparison.cells import kept_pictures
 from visdec_lite.comparison.methods import METHODS
 from visdec_lite.comparison.scores import Pictures
+from visdec_lite.comparison.tables import interval_over
 from visdec_lite.datasets import load_dataset, stimuli
 from visdec_lite.presets import preset
-from visdec_lite.statistics import bootstrap_interval, hierarchical_interval
 
 COLOURS, SHAPES = (np.array([name.split()[i] for name in stimuli.CATEGORY_NAMES]) for i in (0, 1))
 
@@ -36,12 +36,8 @@ def named(referee: CategoryClassifier, pictures: Pictures, trained: np.ndarray) 
 
 
 def share(values: np.ndarray) -> str:
-    """Mean and interval of (subjects, stimuli) in per cent."""
-    generator, bounds = np.random.default_rng(0), (0.0, 1.0)
-    if len(values) == 1:
-        low, high = bootstrap_interval(values[0], generator, bounds=bounds)
-    else:
-        low, high = hierarchical_interval(values, generator, shared_stimuli=True, bounds=bounds)
+    """Mean and interval of (subjects, stimuli) in per cent; every subject saw pictures of its own."""
+    low, high = interval_over(values, shared=False, bounds=(0.0, 1.0))
     return f"{values.mean():.0%} [{low:.0%}, {high:.0%}]"
 
 

@@ -29,7 +29,7 @@ from visdec_lite.baselines.instance_gan_training import (
 )
 from visdec_lite.baselines.ridge import RidgeConfig, RidgeToImages
 from visdec_lite.baselines.ssae import SSAE, SSAEConfig
-from visdec_lite.checkpoints import load_weights, read_metadata, save_weights
+from visdec_lite.checkpoints import load_weights, save_weights
 from visdec_lite.datasets import simulated
 from visdec_lite.datasets.base import BrainDataset, Split, trial_columns
 from visdec_lite.metrics import pairwise_identification
@@ -546,9 +546,7 @@ def test_the_noise_left_open_completes_what_was_read():
 def shipped_gan(world: str = "simulated") -> InstanceGAN:
     path = chain.shipped(world) / "icgan.safetensors"
     assert path.stat().st_size < 3e6
-    gan = InstanceGAN(InstanceGANConfig(**read_metadata(path)["config"]))
-    load_weights(path, gan, "icgan", asdict(gan.config))
-    return gan.requires_grad_(False)
+    return chain.load_instance_gan(path.parent).requires_grad_(False)
 
 
 @pytest.mark.parametrize(("world", "right", "wrong"), [("simulated", 0.5, 0.1), ("digits69", 0.95, 0.05)])

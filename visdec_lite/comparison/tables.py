@@ -96,7 +96,7 @@ def _row(
     value = float(np.mean(by_subject))
     if "values" in everything[0]:
         values = np.stack([np.mean([score["values"] for score in seeds], axis=0) for seeds in scores.values()])
-        low, high = _interval(values, _shared(subjects.values()), BOUNDS.get(metric, (0.0, 1.0)))
+        low, high = interval_over(values, _shared(subjects.values()), BOUNDS.get(metric, (0.0, 1.0)))
         n = values.shape[1]
     else:  # a distance between sets: the jackknife's error of one cell; seeds and subjects could only lower it
         n, error = everything[0]["n"], float(np.mean([score["error"] for score in everything]))
@@ -124,7 +124,8 @@ def _shared(subjects: Iterable[Sequence[tuple[str, Any]]]) -> bool:
     return len(seen) == 1 and "" not in seen
 
 
-def _interval(values: np.ndarray, shared: bool, bounds: tuple[float, float]) -> tuple[float, float]:
+def interval_over(values: np.ndarray, shared: bool, bounds: tuple[float, float]) -> tuple[float, float]:
+    """95 % interval of scores (subjects, stimuli): over stimuli, and where there are several subjects over both."""
     generator = np.random.default_rng(0)  # the same draws for every row
     if len(values) == 1:
         return bootstrap_interval(values[0], generator, resamples=RESAMPLES, bounds=bounds)
