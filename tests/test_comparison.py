@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from visdec_lite import plotting
-from visdec_lite.comparison import cells, commands, figures, fitting, methods, page, runner, scores, tables
+from visdec_lite.comparison import cells, commands, figures, fitting, methods, page, runner, scores, tables, words
 from visdec_lite.comparison.cells import Cell, ComparisonSettings, plan
 from visdec_lite.comparison.fitting import Fitted, Job
 from visdec_lite.comparison.methods import METHODS, SETS, choose_methods, trained_for
@@ -287,6 +287,22 @@ def test_relative_gains():
     assert rare.gain == pytest.approx(1.0) and rare.high is None, "resampled, theirs is often 0"
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        ([1.0] * 50, [0.0] * 50, ("visdec leads with 100.0", "IC-GAN has 0.0", "a difference (corrected p")),
+        ([0.0] * 50, [1.0] * 50, ("IC-GAN leads with 100.0", "visdec has 0.0", "a difference (corrected p")),
+        ([1.0, 0.0] * 25, [0.0, 1.0] * 24 + [0.0, 0.0], ("visdec leads", "too little to tell them apart", "= 1.000")),
+    ],
+)
+def test_the_page_says_first_who_leads_and_whether_it_may_be_chance(ours, theirs, said):
+    units = [unit("visdec", ours), unit("ic_gan", theirs), unit("label_told", [1.0] * 50)]
+    tests = [asdict(test) for test in tables.versus(units, ["n_way_top1"])]
+    (sentence,) = words.answers({"n_way": 50, "tests": tests}, tables.aggregate(units))
+    assert all(part in sentence for part in (*said, "chance is 2.0 %")), sentence
+    assert words.answers({"n_way": 50, "tests": []}, tables.aggregate(units[:1])) == [], "nobody to compare with"
+
+
 def test_the_csv_comes_back_as_it_was(tmp_path):
     rows = [
         Row("visdec", "test", "n_way_top1", 1 / 3, 0.1, 0.5, 0.02, 50, 2, 3, 0.05, (0.3, 1 / 3)),
@@ -363,8 +379,8 @@ def test_a_planted_comparison_comes_out_as_planted(small, tmp_path):
     text = (tmp_path / "report.html").read_text()
     for name in results["methods"]:
         assert METHODS[name].title in text
-    for words in ("simulated data", "chance 50.0 %", "planted truth: nothing tried", "12,345", "+39 %"):
-        assert words in text, words
+    said = ("simulated data", "visdec leads with", "chance 50.0 %", "planted truth: nothing tried", "12,345", "+39 %")
+    assert [sentence for sentence in said if sentence not in text] == []
     assert "With and without phases 1 and 2" in text and "Table 2 (" not in text, "no row, no table"
     assert "SIMULATED" in heard[-2]
 

@@ -259,13 +259,14 @@ VARIANTS = {
     "accumulate": replace(CONFIG, accumulate=3),
     "best": replace(CONFIG, validate_every=2, ema_decay=0.5),
     "bf16": replace(CONFIG, mixed_precision="bf16"),
+    "muon": replace(CONFIG, optimizer="muon", accumulate=2),
 }
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Accident()], ids=["interrupted", "killed"])
 def test_resumed_run_is_the_uninterrupted_run(name, error, tmp_path):
-    """Bit for bit: weights, Adam's moments, history; a kill loses the steps since the checkpoint."""
+    """Bit for bit: weights, the optimizers' moments, history; a kill loses the steps since the checkpoint."""
     config = replace(VARIANTS[name], checkpoint_every=3)
     if isinstance(error, KeyboardInterrupt):
         config = replace(config, checkpoint_every=0)
@@ -289,8 +290,9 @@ def test_resumed_run_is_the_uninterrupted_run(name, error, tmp_path):
     assert resumed.history == whole.history
     assert (resumed.best_step, resumed.best_value) == (whole.best_step, whole.best_value)
     kept = [torch.load(tmp_path / part / "checkpoint.pt") for part in ("whole", "cut")]
-    for one, two in zip(*(state["optimizer"]["state"].values() for state in kept), strict=True):
-        assert_identical(one, two)
+    for pair in zip(*(state["optimizers"] for state in kept), strict=True):
+        for one, two in zip(*(optimizer["state"].values() for optimizer in pair), strict=True):
+            assert_identical(one, two)
     assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "cut" / "history.csv").read_text()
 
 
@@ -459,7 +461,7 @@ def test_history_file_holds_the_history(tmp_path):
 KNOBS = {
     "steps": 13, "batch_size": 5, "learning_rate": 0.06, "weight_decay": 0.5, "betas": (0.8, 0.9),
     "warmup_fraction": 0.5, "min_learning_rate_fraction": 0.5, "gradient_clip": 0.1, "accumulate": 2,
-    "mixed_precision": "bf16", "ema_decay": 0.9, "seed": 1, "validate_every": 3,
+    "mixed_precision": "bf16", "ema_decay": 0.9, "seed": 1, "validate_every": 3, "optimizer": "muon",
 }  # fmt: skip
 
 
@@ -495,11 +497,17 @@ def test_tensorboard_events_are_written(tmp_path):
         {"weight_decay": -1}, {"betas": (0.9, 1.0)}, {"warmup_fraction": 1.0}, {"gradient_clip": 0},
         {"min_learning_rate_fraction": 1.1}, {"accumulate": 0}, {"mixed_precision": "fp8"},
         {"ema_decay": 1.0}, {"validate_every": -1}, {"checkpoint_every": -1}, {"seed": -1}, {"log": "wandb"},
+        {"optimizer": "sgd"},
     ],
 )  # fmt: skip
 def test_config_rejects_what_means_nothing(values):
     with pytest.raises(ValueError, match=f"TrainingConfig.{next(iter(values))} is .*; expected"):
         replace(CONFIG, **values)
+
+
+def test_muon_and_a_gradient_scaler_are_refused_together():
+    with pytest.raises(ValueError, match=r"optimizer='muon' with mixed_precision='fp16'.*use 'bf16'"):
+        replace(CONFIG, optimizer="muon", mixed_precision="fp16")
 
 
 def test_errors_name_the_way_out():

@@ -17,7 +17,7 @@ Reading the modules in this order is following one scan to one picture:
     latent_diffusion    the frozen generator and its loss
     pipeline            fMRI in, images out
     metrics             how good is it, what does chance score; `pixels`, `perceptual`, `statistics`, `diagnostics`
-    training, stages    one loop that knows no model; the stages that use it
+    training, stages    one loop that knows no model; the stages that use it; `optimizers`, by which rule weights learn
     presets             smoke, class, paper: the numbers of every stage
     checkpoints         saving and loading; `published` reads those of other people
     baselines           what simpler methods reach on the same data

@@ -111,6 +111,7 @@ def write_report(
     settings: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     title: str = "Pictures read out of brain activity",
+    answers: Sequence[str] = (),
 ) -> None:
     """Write the page to `path`; a half-written file never stands there.
 
@@ -126,6 +127,7 @@ def write_report(
         settings: what else was run, name -> value; nested mappings get names with a dot. The plain values of
             metrics (preset, seed, fingerprint, ...) are listed in any case.
         notes: limits of this run, a sentence each.
+        title: the page's question or subject; `answers`: what was found, a sentence each, right below it.
 
     Raises:
         ValueError: metrics do not say whether the data are simulated; a row has more or fewer values than columns.
@@ -136,7 +138,7 @@ def write_report(
             "whether a human lay in the scanner: BrainDataset.simulated"
         )
     sections = [
-        _header(metrics, title),
+        _header(metrics, title, answers),
         _gallery(metrics, gallery),
         _scores(metrics),
         *(_figure(drawing, f"{_prefix(metrics)}{words}", words) for words, drawing in (figures or {}).items()),
@@ -161,7 +163,7 @@ def write_report(
         temporary.write_text(content, encoding="utf-8")
 
 
-def _header(metrics: Mapping[str, Any], title: str) -> str:
+def _header(metrics: Mapping[str, Any], title: str, answers: Sequence[str]) -> str:
     dataset = escape(str(metrics.get("dataset", "not named")))
     source = (
         f"The scans are simulated (<b>{dataset}</b>): a model of visual cortex looked at pictures, "
@@ -174,6 +176,7 @@ def _header(metrics: Mapping[str, Any], title: str) -> str:
 {badge}
 <h1>{escape(title)}</h1>
 <p class="lede">A decoder saw fMRI voxels only and drew the picture that evoked them. {source}</p>
+{"".join(f"<p>{escape(answer)}</p>" for answer in answers)}
 {_tiles(metrics)}
 </header>
 <main>"""
@@ -402,8 +405,15 @@ def _data_address(png: bytes) -> str:
 
 
 def _facts(heading: str, facts: Mapping[str, Any]) -> str:
-    items = "".join(f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
+    items = "".join(f"<dt>{escape(str(name))}</dt><dd>{escape(_plain(value))}</dd>" for name, value in facts.items())
     return f"<h3>{heading}</h3>\n<dl>{items}</dl>" if items else ""
+
+
+def _plain(value: Any) -> str:
+    """A setting as people write it: nothing and empty lists are "none", others lose their brackets."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

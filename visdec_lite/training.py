@@ -5,8 +5,8 @@ In: a model, aligned rows (voxels, images, labels, ...) and a loss. Out: the tra
 **Randomness belongs to the step.** Whatever is random at step s (its rows, its masks, its dropout) is a pure
 function of (seed, s). So a resumed run needs no saved random state, and on one CPU it repeats the
 uninterrupted run bit for bit. The learning rate warms up along a line and follows half a cosine down
-(Loshchilov and Hutter, 2017); weights decay apart from the gradient (AdamW, Loshchilov and Hutter, 2019);
-accelerate adds mixed precision and many devices.
+(Loshchilov and Hutter, 2017); `optimizers` says by which rule a weight learns; accelerate adds mixed
+precision and many devices.
 """
 
 import math
@@ -28,6 +28,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from visdec_lite.files import HistoryFile, interrupts_wait, read_checkpoint, write_checkpoint
+from visdec_lite.optimizers import Rule, make_optimizers
 
 
 class RowsOnDisk(Protocol):
@@ -55,6 +56,7 @@ class TrainingConfig:
     steps: int  # updates of the weights
     batch_size: int  # rows a forward pass, over all devices together
     learning_rate: float  # at its highest, after the warm-up
+    optimizer: Rule = "adamw"  # how matrices learn: "adamw", or "muon", see `optimizers`; AdamW has the rest
     weight_decay: float = 0.05  # as in masked autoencoders; biases and norms (fewer than 2 axes) are spared
     betas: tuple[float, float] = (0.9, 0.95)  # memory of Adam; 0.95 forgets sooner than the usual 0.999
     warmup_fraction: float = 0.05  # share of the steps in which the learning rate grows from zero
@@ -83,11 +85,17 @@ class TrainingConfig:
             "min_learning_rate_fraction": ("a number in [0, 1]", lambda value: 0 <= value <= 1),
             "betas": ("two numbers in [0, 1)", lambda pair: len(pair) == 2 and all(0 <= b < 1 for b in pair)),
             "mixed_precision": ("'no', 'fp16' or 'bf16'", lambda value: value in ("no", "fp16", "bf16")),
+            "optimizer": ("'adamw' or 'muon'", lambda value: value in ("adamw", "muon")),
             "log": ("'csv', 'tensorboard' or 'none'", lambda value: value in ("csv", "tensorboard", "none")),
         }  # fmt: skip
         for name, (words, holds) in expected.items():
             if not holds(getattr(self, name)):
                 raise ValueError(f"TrainingConfig.{name} is {getattr(self, name)!r}; expected {words}")
+        if self.optimizer == "muon" and self.mixed_precision == "fp16":
+            raise ValueError(
+                "optimizer='muon' with mixed_precision='fp16' makes two optimizers share one gradient scaler, which "
+                "accelerate does not do; use 'bf16' or 'no', or optimizer='adamw'"
+            )
 
 
 @dataclass
@@ -226,7 +234,7 @@ def fit(
             kept = f"kept in {run.checkpoint}; call fit again with the same arguments to go on"
         raise TrainingInterrupted(f"stopped after step {run.step} of {config.steps}; {kept}") from interrupt
     finally:
-        run.adamw.zero_grad()
+        run.forget_gradients()
         for module, mode in modes:
             module.training = mode
     run.load_result(select)
@@ -271,15 +279,26 @@ class _Run:
         self.validate_fn, self.monitor = validate_fn, monitor
         self.num_rows = _count_rows(data, config.batch_size, self.accelerator.num_processes)
         self.trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-        groups = _parameter_groups(self.trainable, parameter_groups, config.weight_decay)
-        self.adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
-        self.adamw.zero_grad()
-        self.objective, self.optimizer = self.accelerator.prepare(_Objective(model, loss_fn), self.adamw)
+        self.optimizers = make_optimizers(
+            model, parameter_groups, config.optimizer, config.learning_rate, config.weight_decay, config.betas
+        )
+        self.forget_gradients()
+        # accelerate's faces of the same optimizers: they step when a gradient is whole
+        self.objective, *self.steppers = self.accelerator.prepare(_Objective(model, loss_fn), *self.optimizers)
         self.ema = [weight.detach().clone() for weight in self.trainable.values()] if config.ema_decay else []
         self.ema_is_in_model = False
         self.step, self.running_loss = 0, math.nan
         self.result, self.best_weights = TrainingResult(), None
         self.checkpoint = None if out_dir is None else Path(out_dir) / "checkpoint.pt"
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of all optimizers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def forget_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
 
     @property
     def validation_due(self) -> bool:
@@ -305,7 +324,7 @@ class _Run:
         generator = torch.Generator().manual_seed(random_seed(STEP, config.seed, step, rank))
         torch.manual_seed(random_seed(DROPOUT, config.seed, step, rank))
         rate = learning_rate_at(step, config)
-        for group in self.adamw.param_groups:
+        for group in self.groups:
             group["lr"] = rate * group["learning_rate_scale"]
 
         sums: Tensor | float = 0.0
@@ -324,8 +343,9 @@ class _Run:
                 f"{step} are kept. Look for nan in the data, or lower learning_rate (here {rate:g})"
             )
         row = {"step": step + 1, "split": "train", **values, "learning_rate": rate, "gradient_norm": norm}
-        self.optimizer.step()
-        self.adamw.zero_grad()
+        for stepper in self.steppers:
+            stepper.step()
+        self.forget_gradients()
         if self.ema:
             update = get_ema_multi_avg_fn(ema_decay_at(step, config))
             update(self.ema, [weight.detach() for weight in self.trainable.values()], None)
@@ -390,8 +410,7 @@ class _Run:
 
     def identity(self) -> dict[str, str]:
         """What must agree between a run and its checkpoint."""
-        groups = self.adamw.param_groups
-        scales = {id(weight): group["learning_rate_scale"] for group in groups for weight in group["params"]}
+        scales = {id(weight): group["learning_rate_scale"] for group in self.groups for weight in group["params"]}
         learns = {name: f"{tuple(w.shape)} at rate x {scales[id(w)]}" for name, w in self.trainable.items()}
         return {
             **{f"TrainingConfig.{name}": repr(value) for name, value in asdict(self.config).items()},
@@ -410,7 +429,7 @@ class _Run:
         state = {
             "step": self.step,
             "weights": {name: weight.detach() for name, weight in self.weights().items()},
-            "optimizer": self.adamw.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": scaler.state_dict() if scaler else {},
             "ema": self.ema,
             "best_weights": self.best_weights,
@@ -424,7 +443,8 @@ class _Run:
         if state is None:
             return 0
         self.set_weights(state["weights"])
-        self.adamw.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for average, saved in zip(self.ema, state["ema"], strict=True):
@@ -466,34 +486,3 @@ def _count_rows(data: Mapping[str, Rows], batch_size: int, num_processes: int) -
     if batch_size % num_processes:
         raise ValueError(f"batch_size {batch_size} does not split among {num_processes} processes")
     return num_rows
-
-
-def _parameter_groups(
-    trainable: Mapping[str, nn.Parameter], groups: Sequence[Mapping[str, Any]] | None, weight_decay: float
-) -> list[dict[str, Any]]:
-    """Each group in two halves: matrices, which decay, and biases and norms, which do not."""
-    if not trainable:
-        raise ValueError("0 parameters require gradients; unfreeze some: parameter.requires_grad_(True)")
-    names = {id(weight): name for name, weight in trainable.items()}
-    split, seen = [], set()
-    for group in groups if groups is not None else [{"params": list(trainable.values())}]:
-        weights = [weight for weight in group["params"] if weight.requires_grad]
-        for weight in weights:
-            if id(weight) not in names or id(weight) in seen:
-                problem = "occurs twice" if id(weight) in seen else "is not part of the model"
-                raise ValueError(f"parameter_groups: {names.get(id(weight), tuple(weight.shape))} {problem}")
-            seen.add(id(weight))
-        for decay, half in (
-            (weight_decay, [w for w in weights if w.ndim >= 2]),
-            (0.0, [w for w in weights if w.ndim < 2]),
-        ):
-            if half:
-                scale = group.get("learning_rate_scale", 1.0)
-                split.append({"params": half, "weight_decay": decay, "learning_rate_scale": scale})
-    missing = [name for key, name in names.items() if key not in seen]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} trainable parameters are in no parameter group ({', '.join(missing[:5])}, ...); "
-            "add them to one, or freeze them: parameter.requires_grad_(False)"
-        )
-    return split

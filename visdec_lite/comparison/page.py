@@ -259,4 +259,5 @@ def _write_page(
         settings={**asdict(settings), "fingerprints": ", ".join(results["fingerprints"])},
         notes=(*words.notes(results, rows), *LIMITS[:1]),
         title="Which method reads pictures best?",
+        answers=words.answers(results, rows),
     )

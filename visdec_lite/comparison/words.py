@@ -37,6 +37,34 @@ def intervals_over(results: Mapping[str, Any]) -> str:
     return "subjects, then stimuli" if several else "stimuli"
 
 
+def answers(results: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Who leads on new pictures, a sentence for each score that is tested; floors, ceilings and ablations aside."""
+    said = []
+    tests = {(test["method"], test["metric"]): test for test in results["tests"]}
+    for metric in TESTED:
+        info = plotting.metric_info(metric, results["n_way"])
+        rivals = [row for row in rows if row.condition == "test" and row.metric == metric
+                  and METHODS[row.method].group in ("ours", "comparator")]  # fmt: skip
+        if len(rivals) < 2:
+            continue
+        first, second, *_ = sorted(rivals, key=lambda row: -row.value)
+        ours = next((row for row in rivals if row.method == OURS), second)
+        other = second if first.method == OURS else ours
+        chance = "" if first.chance is None else f"; chance is {info.write(first.chance)}"
+        sentence = (
+            f"By {info.label}, {METHODS[first.method].title} leads with "
+            f"{_with_interval(info, first.value, first.low, first.high)}; {METHODS[other.method].title} has "
+            f"{_with_interval(info, other.value, other.low, other.high)}"
+        )
+        rival = other.method if first.method == OURS else first.method
+        if OURS in (first.method, other.method) and (test := tests.get((rival, metric))):
+            p = test["p_holm"]
+            told = "a difference" if p < 0.05 else "too little to tell them apart"
+            sentence += f", {told} (corrected p {f'= {p:.3f}' if p >= 0.001 else '< 0.001'})"
+        said.append(f"{sentence}{chance}.")
+    return said
+
+
 def tables(results: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Table]:
     """Every table of the page, those without rows left out."""
     found = {(row.method, row.condition, row.metric): row for row in rows}
