@@ -194,20 +194,25 @@ FOR_DATASET: dict[str, dict[str, Any]] = {
 }
 
 # What a comparison changes of the class preset besides: many methods, brains and seeds share an hour on two cores.
-# Larger patches make phases 1 and 2 faster and, at this length, better, and so do small batches; chosen on validation
-# scans of subject 1 (benchmarks/RESULTS.md). On one thread the three stages take 30, 170 and 140 seconds.
+# Larger patches and small batches make the stages faster and, at this length, better; Muon reads shapes that AdamW
+# leaves for later. Chosen on validation scans of subject 1 (benchmarks/RESULTS.md). One thread needs 40, 140, 150 s.
 FOR_COMPARISON: dict[str, dict[str, Any]] = {
     "simulated": {
         "autoencoder.patch_size": 160,
+        "autoencoder.voxel_dropout": 0.0,
+        "pretraining.optimizer": "muon",
         "pretraining.steps": 800,
         "pretraining.validate_every": 200,
-        "fusing.steps": 1200,
+        "fusing.optimizer": "muon",
+        "fusing.steps": 1000,
         "fusing.batch_size": 32,
-        "fusing.learning_rate": 1.5e-3,
-        "finetuning.steps": 1100,
+        "fusing.learning_rate": 3e-3,
+        "finetuning.optimizer": "muon",
+        "finetuning.steps": 1000,
         "finetuning.batch_size": 16,
-        "finetuning.learning_rate": 1.5e-3,
-        "finetuning.validate_every": 275,
+        "finetuning.learning_rate": 5e-3,
+        "finetuning.validate_every": 250,
+        "tuning.voxel_dropout": 0.0,
     },
 }
 
