@@ -19,6 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+import joblib
+
 from visdec_lite.comparison.cells import Cell, ComparisonSettings, check_kept, is_finished, kept_record, plan, run_cell
 from visdec_lite.comparison.methods import METHODS
 
@@ -52,7 +54,7 @@ def run_cells(
         say(f"cells   {len(cells) - len(waiting)} of {len(cells)} are kept in {out}")
     if not waiting:
         return {}
-    workers = min(_cores() if workers is None else workers, len(waiting))
+    workers = min(joblib.cpu_count() if workers is None else workers, len(waiting))
     say(f"cells   {len(waiting)} to run, {f'{workers} at once' if workers else 'one after another, here'}")
     view = _View(out, cells, len(waiting), max(workers, 1), say)
     try:
@@ -118,10 +120,6 @@ def describe(cell: Cell) -> str:
 
 def _about(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_processes(settings: ComparisonSettings, out: Path, cells: Sequence[Cell], workers: int, view: _View) -> None:

@@ -58,9 +58,8 @@ def answers(results: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
         )
         rival = other if first.method == OURS else first
         if test := tests.get((rival.method, metric)):  # tests are against ours, so there are none without it
-            p = test["p_holm"]
-            told = "a difference" if p < 0.05 else "too little to tell them apart"
-            sentence += f", {told} (corrected p {f'= {p:.3f}' if p >= 0.001 else '< 0.001'})"
+            told = "a difference" if test["p_holm"] < 0.05 else "too little to tell them apart"
+            sentence += f", {told} (corrected p {_p(test['p_holm'], equals='= ')})"
         said.append(f"{sentence}{chance}.")
     return said
 
@@ -96,6 +95,11 @@ def _with_interval(info: plotting.Metric, value: float, low: float, high: float)
     """A number and its interval; a line breaks between the two only."""
     ends = f",{SPACE}".join(info.write(bound).removesuffix(" %") for bound in (low, high))
     return f"{info.write(value).replace(' ', SPACE)} [{ends}]"
+
+
+def _p(value: float, equals: str = "") -> str:
+    """A p-value in three digits."""
+    return "< 0.001" if value < 0.001 else f"{equals}{value:.3f}"
 
 
 def _signed(share: float) -> str:
@@ -154,8 +158,7 @@ class _Writer:
         if test is None:
             return plotting.MISSING, plotting.MISSING
         info = self.info(metric)
-        p = "< 0.001" if test["p_holm"] < 0.001 else f"{test['p_holm']:.3f}"
-        return _with_interval(info, test["difference"], test["low"], test["high"]), p
+        return _with_interval(info, test["difference"], test["low"], test["high"]), _p(test["p_holm"])
 
     def gains(self) -> Table:
         lines = []

@@ -19,6 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import joblib
+
 from visdec_lite.files import atomic_path, data_home
 from visdec_lite.teaching import executed
 from visdec_lite.teaching.executed import LessonRun
@@ -77,7 +79,7 @@ def run_lessons(
         say(f"note: this machine is busy (load {os.getloadavg()[0]:.1f}), and the measured times will be too long")
     timing = _Timing(out / "timing.json")
     cores = CORES if write_times else None
-    threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+    threads = max(1, joblib.cpu_count() // workers) if workers > 1 else None
 
     waiting, running, runs = list(chosen), {}, {}
     try:
@@ -249,7 +251,7 @@ class _Job:
 
 def _check_measurable(preset: str, parameters: Mapping[str, Any], workers: int) -> None:
     others = sorted(set(parameters) - {"USE_SOLUTIONS"})
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = joblib.cpu_count()
     if preset != "class" or others or workers != 1 or cores < CORES:
         raise ValueError(
             f"the times in the cards are those of preset class, one lesson at a time, on {CORES} cores, with no "
