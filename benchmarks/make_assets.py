@@ -1,6 +1,7 @@
 """Remake every shipped weight: `python benchmarks/make_assets.py [--world simulated|digits69] [--out DIR]`.
 
-`--only icgan` remakes the prior of the IC-GAN comparator alone, in about a quarter of an hour on one core.
+`--only icgan` remakes the prior of the IC-GAN comparator alone, in about a quarter of an hour on one core; `--only
+finetune` the last stage of the simulated brain alone, from the shipped phases 1 and 2.
 
 Hours on two cores, minutes on a GPU. Each stage goes on from its checkpoint when the script is run again. What is
 written goes to `visdec_lite/assets/<world>/` unless --out says otherwise: float16 safetensors, model_card.md with
@@ -150,7 +151,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the results; default: the package's assets")
     parser.add_argument("--work", type=Path, help="folder of checkpoints; default: runs/assets-<world>")
-    parser.add_argument("--only", choices=("icgan",), help="make this alone; default: everything")
+    parser.add_argument("--only", choices=("icgan", "finetune"), help="make this alone; default: everything")
     options = parser.parse_args()
     name, seed = options.world, options.seed
     out, work = options.out or chain.shipped(name), options.work or Path("runs") / f"assets-{name}"
@@ -161,8 +162,15 @@ def main() -> None:
     if options.only == "icgan":
         make_icgan(name, chosen, seed, work, out, f"{command} --only icgan")
         return
-
     run = chain.Run(work, half=True)
+    if options.only == "finetune":
+        if name != "simulated":
+            parser.error("nothing trained on a person's recordings is shipped; --only finetune is for simulated")
+        dataset, world = chain.ready_for(load_dataset(name), chosen), chain.load_world(out, chosen)
+        chain.train_brain(dataset, world, chosen, seed, run, skip=("pretrain", "fuse"), start=out)
+        shutil.copyfile(work / "finetune.safetensors", out / "finetune.safetensors")
+        return
+
     world = chain.train_world(name, chosen, seed, run)
     if name == "simulated":  # nothing trained on a person's recordings is shipped
         dataset = chain.ready_for(load_dataset(name), chosen)

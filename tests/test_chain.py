@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from visdec_lite import chain
 from visdec_lite.cli import app
@@ -55,6 +58,28 @@ def test_without_val_nothing_can_be_chosen(rng):
     chosen = preset("smoke", **TINY)
     with pytest.raises(ValueError, match=r"mine has no split 'val' to choose by; load it with val_fraction above 0"):
         chain.train_brain(data, chain.new_world(chosen, 0), chosen, 0, chain.Run(), until="pretrain")
+
+
+def test_a_stage_begun_on_kept_ones_ends_as_the_whole_chain(rng, tmp_path):
+    def rows(n: int) -> dict[str, np.ndarray]:
+        pictures = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+        return {"voxels": rng.normal(size=(n, 256)).astype(np.float32), "images": pictures}
+
+    data = from_arrays(rows(40), rows(8), val_fraction=0.2)
+    short = {f"{stage}.steps": 2 for stage in ("pretraining", "fusing", "finetuning")}
+    chosen = preset("smoke", **{f"{stage}.batch_size": 8 for stage in ("pretraining", "fusing", "finetuning")}, **short)
+
+    def tuned(folder: Path, **options: object) -> dict[str, torch.Tensor]:
+        run = chain.Run(folder, options={"progress": False})
+        brain = chain.train_brain(data, chain.new_world(chosen, 0), chosen, 0, run, **options)
+        return {name: weight.clone() for name, weight in brain.conditioned.state_dict().items()}
+
+    whole, before = tuned(tmp_path / "whole"), ("pretrain", "fuse")
+    later = tuned(tmp_path / "later", skip=before, start=tmp_path / "whole")
+    untrained = tuned(tmp_path / "untrained", skip=before)
+    assert all(whole[name].equal(later[name]) for name in whole)
+    assert not all(whole[name].equal(untrained[name]) for name in whole)
+    assert sorted(p.name for p in (tmp_path / "later").glob("*.safetensors")) == ["finetune.safetensors"]
 
 
 def test_commands_are_there():

@@ -131,11 +131,11 @@ def test_an_unknown_field_is_an_error_that_names_the_known_ones(path, words):
 @pytest.mark.parametrize(
     "path, value, words",
     [
-        ("finetuning.steps", "many", "finetuning.steps takes int, as 1200; got 'many'"),
-        ("finetuning.steps", 2.5, r"finetuning.steps takes int, as 1200; got 2\.5"),
-        ("finetuning.steps", "2.5", r"finetuning.steps takes int, as 1200; got '2\.5'"),
-        ("finetuning.steps", True, "finetuning.steps takes int, as 1200; got True"),
-        ("finetuning.steps", None, "finetuning.steps takes int, as 1200; got None"),
+        ("finetuning.steps", "many", "finetuning.steps takes int, as 1000; got 'many'"),
+        ("finetuning.steps", 2.5, r"finetuning.steps takes int, as 1000; got 2\.5"),
+        ("finetuning.steps", "2.5", r"finetuning.steps takes int, as 1000; got '2\.5'"),
+        ("finetuning.steps", True, "finetuning.steps takes int, as 1000; got True"),
+        ("finetuning.steps", None, "finetuning.steps takes int, as 1000; got None"),
         ("sampling.guidance_scale", "strong", r"takes float, as 3\.0; got 'strong'"),
         ("sampling.guidance_scale", True, r"takes float, as 3\.0; got True"),
         ("sampling.sampler", 3, "sampling.sampler takes str, as 'dpm\\+\\+'; got 3"),

@@ -243,6 +243,7 @@ def train_brain(
     run: Run,
     *,
     skip: tuple[str, ...] = (),
+    start: Path | None = None,
     until: str = "finetune",
 ) -> Brain:
     """Phase 1, phase 2 and fine-tuning.
@@ -250,6 +251,7 @@ def train_brain(
     Args:
         dataset: of `ready_for`.
         skip: stages left out ("pretrain", "fuse"): what is each of them worth?
+        start: folder of `train_brain`, or a shipped one, that has the stages left out; None leaves them untrained.
         until: the last stage to train.
 
     Raises:
@@ -266,6 +268,9 @@ def train_brain(
         )
     brain = new_brain(preset, dataset.num_voxels, world, seed)
     configs = brain_configs(brain, preset)
+    for stage in BRAIN_STAGES:
+        if start and stage in skip:
+            load_stage(start / f"{stage}.safetensors", brain, stage, preset)
     if "pretrain" in wanted and "pretrain" not in skip:
         pool = dataset.splits.get("pretrain", train).voxels
         run.stage("pretrain", brain.autoencoder, configs["pretrain"], lambda **o: stages.pretrain(
@@ -308,13 +313,24 @@ def finetuned_names(conditioned: ConditionedDiffusion) -> Callable[[str], bool]:
     return lambda name: name in learnt or name.startswith("conditioner.")
 
 
+def stage_part(brain: Brain, stage: str) -> tuple[nn.Module, Callable[[str], bool] | None]:
+    """What a stage trains, and which of its weights a file of that stage holds (None: all)."""
+    if stage == "pretrain":
+        return brain.autoencoder, None
+    if stage == "fuse":
+        return brain.fusion, fused_names(brain.fusion)
+    return brain.conditioned, finetuned_names(brain.conditioned)
+
+
+def load_stage(path: Path, brain: Brain, stage: str, preset: Preset) -> None:
+    """The weights of one stage, from its file."""
+    part, only = stage_part(brain, stage)
+    load_weights(path, part, stage, brain_configs(brain, preset)[stage], only=only)
+
+
 def load_brain(folder: Path, dataset: BrainDataset, world: World, preset: Preset) -> Brain:
     """Trained parts from a folder of `train_brain`, or a shipped one."""
     brain = new_brain(preset, dataset.num_voxels, world, seed=0)
-    configs, conditioned = brain_configs(brain, preset), brain.conditioned
-    load_weights(folder / "pretrain.safetensors", brain.autoencoder, "pretrain", configs["pretrain"])
-    fused = fused_names(brain.fusion)
-    load_weights(folder / "fuse.safetensors", brain.fusion, "fuse", configs["fuse"], only=fused)
-    only = finetuned_names(conditioned)
-    load_weights(folder / "finetune.safetensors", conditioned, "finetune", configs["finetune"], only=only)
+    for stage in BRAIN_STAGES:
+        load_stage(folder / f"{stage}.safetensors", brain, stage, preset)
     return brain

@@ -136,8 +136,8 @@ def _class() -> Preset:
             steps=700, batch_size=64, learning_rate=1e-3, validate_every=200, checkpoint_every=200
         ),
         finetuning=TrainingConfig(
-            steps=1200, batch_size=32, learning_rate=1e-3, gradient_clip=1.0, ema_decay=0.998,
-            validate_every=500, checkpoint_every=500,
+            optimizer="muon", steps=1000, batch_size=16, learning_rate=5e-3, gradient_clip=1.0, ema_decay=0.998,
+            validate_every=250, checkpoint_every=250,
         ),
     )  # fmt: skip
 
@@ -175,7 +175,7 @@ def _paper() -> Preset:
 
 
 # What the shipped brain was given beyond the class preset, whose brain stages are short enough to wait for.
-SHIPPED_STEPS = {"pretraining.steps": 2000, "fusing.steps": 1600, "finetuning.steps": 6000}
+SHIPPED_STEPS = {"pretraining.steps": 2000, "fusing.steps": 1600, "finetuning.steps": 5000}
 
 # What the class preset changes for a data set whose world is smaller, or whose scans are few.
 FOR_DATASET: dict[str, dict[str, Any]] = {
@@ -186,9 +186,14 @@ FOR_DATASET: dict[str, dict[str, Any]] = {
         "refereeing.steps": 300,
         "refereeing.validate_every": 100,
         "image_pretraining.steps": 600,
+        "autoencoder.patch_size": 160,
         "pretraining.steps": 150,
-        "fusing.steps": 200,
-        "finetuning.steps": 400,
+        "fusing.steps": 150,
+        "fusing.batch_size": 32,
+        "fusing.validate_every": 50,
+        "finetuning.optimizer": "adamw",
+        "finetuning.steps": 200,
+        "finetuning.learning_rate": 1e-3,
         "finetuning.validate_every": 100,
     },
 }
@@ -207,11 +212,6 @@ FOR_COMPARISON: dict[str, dict[str, Any]] = {
         "fusing.steps": 1000,
         "fusing.batch_size": 32,
         "fusing.learning_rate": 3e-3,
-        "finetuning.optimizer": "muon",
-        "finetuning.steps": 1000,
-        "finetuning.batch_size": 16,
-        "finetuning.learning_rate": 5e-3,
-        "finetuning.validate_every": 250,
         "tuning.voxel_dropout": 0.0,
     },
 }

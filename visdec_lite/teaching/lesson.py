@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from visdec_lite import chain
-from visdec_lite.checkpoints import load_weights, save_weights
+from visdec_lite.checkpoints import save_weights
 from visdec_lite.datasets import BrainDataset, load_dataset
 from visdec_lite.presets import Preset, preset
 from visdec_lite.teaching.verdicts import Verdict, judge
@@ -85,8 +85,7 @@ class Lesson:
         own = self._artefact(stage)
         path = own if own.exists() and not shipped else chain.shipped("simulated") / own.name
         brain = self.new_brain()
-        part, only = self._part(brain, stage)
-        load_weights(path, part, stage, chain.brain_configs(brain, self.preset)[stage], only=only)
+        chain.load_stage(path, brain, stage, self.preset)
         logger.info("%s: %s", stage, f"yours, from lesson {MADE_IN[stage]}" if path == own else "as shipped")
         return brain
 
@@ -97,7 +96,7 @@ class Lesson:
             ValueError: no stage of that name.
         """
         path = self._artefact(stage)
-        part, only = self._part(brain, stage)
+        part, only = chain.stage_part(brain, stage)
         config = chain.brain_configs(brain, self.preset)[stage]
         save_weights(path, part, stage, config, only=only, card={"lesson": self.number, "seed": self.seed, **card})
         return path
@@ -106,14 +105,6 @@ class Lesson:
         if stage not in MADE_IN:
             raise ValueError(f"no stage {stage!r}; there are {', '.join(MADE_IN)}")
         return self.folder / MADE_IN[stage] / f"{stage}.safetensors"
-
-    @staticmethod
-    def _part(brain: chain.Brain, stage: str) -> tuple[Any, Any]:
-        if stage == "pretrain":
-            return brain.autoencoder, None
-        if stage == "fuse":
-            return brain.fusion, chain.fused_names(brain.fusion)
-        return brain.conditioned, chain.finetuned_names(brain.conditioned)
 
     # --- exercises ---
 
