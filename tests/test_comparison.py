@@ -111,10 +111,10 @@ def test_lists_come_with_commas_or_spaces():
         commands.whole_numbers("0;1", "--seeds")
 
 
-def test_class_is_shorter_in_a_comparison_and_smoke_is_not():
-    short, whole = preset_for_comparison("simulated", "class"), preset("class")
-    assert short.finetuning.steps < whole.finetuning.steps
-    assert short.autoencoder.num_patches < whole.autoencoder.num_patches
+def test_class_has_larger_patches_in_a_comparison_and_smoke_has_not():
+    quick, whole = preset_for_comparison("simulated", "class"), preset("class")
+    assert quick.autoencoder.num_patches < whole.autoencoder.num_patches
+    assert quick.finetuning == whole.finetuning
     assert preset_for_comparison("simulated", "class", **{"fusing.steps": 7}).fusing.steps == 7
     assert preset_for_comparison("simulated", "smoke") == preset("smoke")
 
@@ -394,6 +394,20 @@ def test_what_is_kept_is_not_done_again_and_more_may_be_asked_for(small, tmp_pat
     assert kept.stat().st_mtime_ns == before and small.count("visdec/subject1-seed0") == 1
     assert "1 of 5 are kept" in heard[0] and "ridge" in heard[-1] and "4/4" in heard[-1]
     assert run_cells(settings_with(seeds=(0, 1)), tmp_path, workers=0) == {} and len(small) == 5
+
+
+def test_what_is_left_is_told_by_the_times_of_each_method(tmp_path):
+    waiting = plan(settings_with(seeds=(0, 1, 2)))  # three cells of visdec and of dc_ldm, one of ridge
+    heard: list[str] = []
+    view = runner._View(tmp_path, waiting, len(waiting), 2, heard.append)
+    first = {name: next(cell for cell in waiting if cell.method == name) for name in ("visdec", "dc_ldm", "ridge")}
+    for name, seconds, expected in (
+        ("visdec", 400.0, "about 20 min left"),  # all six others as visdec: 2400 s of two workers
+        ("dc_ldm", 200.0, "about 12 min left"),  # 2 x 400 + 2 x 200, and ridge as the faster of the two
+        ("ridge", 4.0, "about 10 min left"),
+    ):
+        view.ended(first[name], seconds, None)
+        assert heard[-1].endswith(f"{seconds:.1f} s  ({expected})")
 
 
 def test_other_settings_are_refused_in_words(small, tmp_path):

@@ -199,7 +199,7 @@ FOR_DATASET: dict[str, dict[str, Any]] = {
 }
 
 # What a comparison changes of the class preset besides: many methods, brains and seeds share an hour on two cores.
-# Larger patches and small batches make the stages faster and, at this length, better; Muon reads shapes that AdamW
+# Larger patches make them faster; Muon, and no voxel dropout, reads shapes that AdamW
 # leaves for later. Chosen on validation scans of subject 1 (benchmarks/RESULTS.md). One thread needs 40, 160, 140 s.
 FOR_COMPARISON: dict[str, dict[str, Any]] = {
     "simulated": {

@@ -104,11 +104,11 @@ class _View:
         self.say(f"{number}  {describe(cell)}  {outcome}{self._rest()}")
 
     def _rest(self) -> str:
-        known = [seconds for times in self.taken.values() for seconds in times]
-        if not self.left or not known:
+        if not self.left or not self.taken:
             return ""
-        times = [self.taken.get(cell.method, known) for cell in self.left]
-        return f"  ({_about(sum(sum(t) / len(t) for t in times) / self.workers)} left)"
+        means = {method: sum(times) / len(times) for method, times in self.taken.items()}
+        fastest = min(means.values())  # what takes long comes first: methods without a time yet take no longer
+        return f"  ({_about(sum(means.get(cell.method, fastest) for cell in self.left) / self.workers)} left)"
 
 
 def describe(cell: Cell) -> str:
