@@ -199,8 +199,8 @@ FOR_DATASET: dict[str, dict[str, Any]] = {
 }
 
 # What a comparison changes of the class preset besides: many methods, brains and seeds share an hour on two cores.
-# Larger patches make phases 1 and 2 faster; Muon, and no voxel dropout, reads shapes that AdamW leaves for later. Chosen
-# on validation scans of subject 1 (benchmarks/RESULTS.md). One thread needs 40, 160 and 140 s.
+# Larger patches make phases 1 and 2 faster; Muon, and no voxel dropout, reads shapes that AdamW leaves for later.
+# Chosen on validation scans of subject 1 (benchmarks/RESULTS.md). One thread needs 40, 160 and 140 s.
 FOR_COMPARISON: dict[str, dict[str, Any]] = {
     "simulated": {
         "autoencoder.patch_size": 160,
