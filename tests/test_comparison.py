@@ -381,6 +381,9 @@ def test_a_planted_comparison_comes_out_as_planted(small, tmp_path):
         assert METHODS[name].title in text
     said = ("simulated data", "visdec leads with", "chance 50.0 %", "planted truth: nothing tried", "12,345", "+39 %")
     assert [sentence for sentence in said if sentence not in text] == []
+    assert "Leaderboard: new pictures, repeats averaged" in text
+    unaveraged = words.tables({**results, "repeats_averaged": 1}, list(found.values()))
+    assert next(iter(unaveraged)).startswith("Leaderboard: new pictures, single trials")
     assert "With and without phases 1 and 2" in text and "Table 2 (" not in text, "no row, no table"
     assert "SIMULATED" in heard[-2]
 
@@ -464,7 +467,8 @@ def test_fewer_training_trials_are_the_first_ones_and_make_a_curve(small, tmp_pa
     rows = tables.read_csv(tmp_path / "results.csv")
     curves = figures.curves_of(rows, repeats=6, training_trials=64)
     assert dict(curves[0].points) == {"16": "trials_16", "64": "test"}
-    assert len(curves) == 3
+    assert [curve.title for curve in curves][1:] == ["repeats averaged", "noise added to averaged scans"]
+    assert figures.curves_of(rows, repeats=1, training_trials=64)[-1].title == "noise added to the scans"
 
 
 def test_methods_that_start_from_the_same_phase_1_train_it_once(small, tmp_path):

@@ -66,7 +66,7 @@ small, figcaption, caption, .muted { color: var(--muted); font-size: 0.875rem; l
 .tiles b { display: block; font-size: 2.3rem; font-weight: 600; line-height: 1.25; letter-spacing: -0.02em; }
 .tiles small { display: block; margin-top: 0.4rem; }
 figure { margin: 1.5rem 0; }
-figure img { display: block; width: 100%; height: auto; }
+figure img { display: block; max-width: 100%; height: auto; }
 figcaption { margin-top: 0.75rem; }
 .light img { background: #FFFFFF; border-radius: 0.4rem; }
 .scroll { overflow-x: auto; margin: 1.5rem 0; }

@@ -71,7 +71,7 @@ def curves_of(rows: Sequence[Row], repeats: int, training_trials: int) -> list[C
             {"1": "single_trial", str(FEW_REPEATS): f"repeats_{FEW_REPEATS}", str(repeats): "test"},
         ),
         Curve(
-            "noise added to averaged scans",
+            "noise added to averaged scans" if repeats > 1 else "noise added to the scans",
             "standard deviations",
             {"0": "test", **{str(level): f"noise_{level}" for level in NOISE}},
         ),

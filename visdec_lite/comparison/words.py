@@ -68,8 +68,9 @@ def tables(results: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Table]:
     """Every table of the page, those without rows left out."""
     found = {(row.method, row.condition, row.metric): row for row in rows}
     writer = _Writer(results, found)
+    scans = "repeats averaged" if results["repeats_averaged"] > 1 else "single trials"
     made = {
-        "Leaderboard: new pictures, repeats averaged. In brackets the 95 % interval. p: paired test against visdec, "
+        f"Leaderboard: new pictures, {scans}. In brackets the 95 % interval. p: paired test against visdec, "
         f"corrected after Holm for {len(results['tests'])} tests": writer.leaderboard(),
         "Relative gains in top-1 accuracy, beside those that the paper states for a human brain (GOD, subject 3)": (
             writer.gains()
@@ -267,7 +268,7 @@ def notes(results: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
         "on the n-way accuracies. KID's features are divided by their root mean square over the true pictures; its "
         "interval is the jackknife's of one cell. Near-copies of the true pictures fall below 0: the two sets are then "
         "no independent draws.",
-        "Averaged scans of new pictures are painted with all samples, every other condition with two a scan.",
+        "The pictures of the leaderboard are painted with all samples, those of every other condition with two a scan.",
         "The gallery shows stimuli chosen by the rank of visdec's own score, every method's first sample.",
     ]
     if len(results["subjects"]) > 1:
