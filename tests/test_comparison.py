@@ -535,7 +535,7 @@ def _dying(popen, words, **options):
 def test_a_real_comparison_is_interrupted_and_goes_on(tmp_path):
     words = ["compare", "--preset", "smoke", "--subjects", "1", "--seeds", "0", "--methods", "visdec,dc_ldm,label_told"]
     words += ["--out", str(tmp_path), "--workers", "2"]
-    changes = ["--set", "finetuning.steps=60", "--set", "sampling.num_inference_steps=2"]
+    changes = ["--set", "finetuning.steps=300", "--set", "sampling.num_inference_steps=2"]
     process = subprocess.Popen([*COMMAND, *words, *changes], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     history = tmp_path / "cells" / "visdec" / "subject1-seed0" / "stages" / "finetune" / "history.csv"
     deadline = time.monotonic() + 200
@@ -555,7 +555,7 @@ def test_a_real_comparison_is_interrupted_and_goes_on(tmp_path):
     again = visdec_lite(*words, *changes)
     assert "3 of 3 are kept" in again.stdout
     refused = visdec_lite(*words)
-    assert refused.returncode == 1 and "finetuning.steps was 60, now 20" in refused.stderr
+    assert refused.returncode == 1 and "finetuning.steps was 300, now 20" in refused.stderr
 
 
 @pytest.mark.slow
