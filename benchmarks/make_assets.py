@@ -1,7 +1,7 @@
 """Remake every shipped weight: `python benchmarks/make_assets.py [--world simulated|digits69] [--out DIR]`.
 
-`--only icgan` remakes the prior of the IC-GAN comparator alone, in about a quarter of an hour on one core; `--only
-finetune` the last stage of the simulated brain alone, from the shipped phases 1 and 2.
+`--only icgan` remakes the prior of the IC-GAN comparator alone, in about a quarter of an hour on one core. `--from
+fuse` remakes the simulated brain from phase 2 on, `--from finetune` its last stage, on the shipped stages before.
 
 Hours on two cores, minutes on a GPU. Each stage goes on from its checkpoint when the script is run again. What is
 written goes to `visdec_lite/assets/<world>/` unless --out says otherwise: float16 safetensors, model_card.md with
@@ -151,7 +151,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the results; default: the package's assets")
     parser.add_argument("--work", type=Path, help="folder of checkpoints; default: runs/assets-<world>")
-    parser.add_argument("--only", choices=("icgan", "finetune"), help="make this alone; default: everything")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--only", choices=("icgan",), help="make this alone; default: everything")
+    part.add_argument("--from", choices=BRAIN_FILES[1:], dest="first", help="make this brain stage and what follows it")
     options = parser.parse_args()
     name, seed = options.world, options.seed
     out, work = options.out or chain.shipped(name), options.work or Path("runs") / f"assets-{name}"
@@ -163,12 +165,14 @@ def main() -> None:
         make_icgan(name, chosen, seed, work, out, f"{command} --only icgan")
         return
     run = chain.Run(work, half=True)
-    if options.only == "finetune":
+    if options.first:
         if name != "simulated":
-            parser.error("nothing trained on a person's recordings is shipped; --only finetune is for simulated")
+            parser.error(f"nothing trained on a person's recordings is shipped; --from is for simulated, not {name}")
+        kept = BRAIN_FILES[: BRAIN_FILES.index(options.first)]
         dataset, world = chain.ready_for(load_dataset(name), chosen), chain.load_world(out, chosen)
-        chain.train_brain(dataset, world, chosen, seed, run, skip=("pretrain", "fuse"), start=out)
-        shutil.copyfile(work / "finetune.safetensors", out / "finetune.safetensors")
+        chain.train_brain(dataset, world, chosen, seed, run, skip=kept, start=out)
+        for stem in BRAIN_FILES[len(kept) :]:
+            shutil.copyfile(work / f"{stem}.safetensors", out / f"{stem}.safetensors")
         return
 
     world = chain.train_world(name, chosen, seed, run)

@@ -300,7 +300,9 @@ def test_the_page_says_first_who_leads_and_whether_it_may_be_chance(ours, theirs
     tests = [asdict(test) for test in tables.versus(units, ["n_way_top1"])]
     (sentence,) = words.answers({"n_way": 50, "tests": tests}, tables.aggregate(units))
     assert all(part in sentence for part in (*said, "chance is 2.0 %")), sentence
-    assert words.answers({"n_way": 50, "tests": []}, tables.aggregate(units[:1])) == [], "nobody to compare with"
+    mean = unit("visdec_mean", [1.0] * 50)  # of ours, so no rival of it
+    assert words.answers({"n_way": 50, "tests": tests}, tables.aggregate([*units, mean])) == [sentence]
+    assert words.answers({"n_way": 50, "tests": []}, tables.aggregate([units[0], mean])) == [], "nobody to compare with"
 
 
 def test_the_csv_comes_back_as_it_was(tmp_path):

@@ -113,7 +113,8 @@ def _class() -> Preset:
         prior_pictures=20000,
         sampling=SamplingConfig(guidance_scale=3.0),
         tuning=FinetuneConfig(
-            timestep_bias=0.5, max_loss_weight=20.0, encoder_learning_rate_scale=0.3, start_from_labels=True
+            voxel_dropout=0.0, timestep_bias=0.5, max_loss_weight=20.0, encoder_learning_rate_scale=0.3,
+            start_from_labels=True,
         ),
         first_stage=TrainingConfig(
             steps=1600, batch_size=32, learning_rate=1.5e-3, weight_decay=0.0, gradient_clip=1.0, ema_decay=0.99,
@@ -133,7 +134,7 @@ def _class() -> Preset:
             steps=500, batch_size=64, learning_rate=1e-3, validate_every=250, checkpoint_every=250
         ),
         fusing=TrainingConfig(
-            steps=700, batch_size=64, learning_rate=1e-3, validate_every=200, checkpoint_every=200
+            optimizer="muon", steps=700, batch_size=32, learning_rate=3e-3, validate_every=200, checkpoint_every=200
         ),
         finetuning=TrainingConfig(
             optimizer="muon", steps=1000, batch_size=16, learning_rate=5e-3, gradient_clip=1.0, ema_decay=0.998,
@@ -188,9 +189,11 @@ FOR_DATASET: dict[str, dict[str, Any]] = {
         "image_pretraining.steps": 600,
         "autoencoder.patch_size": 160,
         "pretraining.steps": 150,
+        "fusing.optimizer": "adamw",
         "fusing.steps": 150,
-        "fusing.batch_size": 32,
+        "fusing.learning_rate": 1e-3,
         "fusing.validate_every": 50,
+        "tuning.voxel_dropout": 0.2,
         "finetuning.optimizer": "adamw",
         "finetuning.steps": 200,
         "finetuning.learning_rate": 1e-3,
@@ -208,11 +211,7 @@ FOR_COMPARISON: dict[str, dict[str, Any]] = {
         "pretraining.optimizer": "muon",
         "pretraining.steps": 800,
         "pretraining.validate_every": 200,
-        "fusing.optimizer": "muon",
         "fusing.steps": 1000,
-        "fusing.batch_size": 32,
-        "fusing.learning_rate": 3e-3,
-        "tuning.voxel_dropout": 0.0,
     },
 }
 

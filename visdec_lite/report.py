@@ -166,8 +166,7 @@ def write_report(
 def _header(metrics: Mapping[str, Any], title: str, answers: Sequence[str]) -> str:
     dataset = escape(str(metrics.get("dataset", "not named")))
     source = (
-        f"The scans are simulated (<b>{dataset}</b>): a model of visual cortex looked at pictures, "
-        "no human lay in a scanner."
+        "The scans are <b>simulated</b>: a model of visual cortex looked at pictures, no human lay in a scanner."
         if metrics["simulated"]
         else f"The scans come from the data set <b>{dataset}</b>."
     )

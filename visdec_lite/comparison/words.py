@@ -38,18 +38,18 @@ def intervals_over(results: Mapping[str, Any]) -> str:
 
 
 def answers(results: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
-    """Who leads on new pictures, a sentence for each score that is tested; floors, ceilings and ablations aside."""
+    """Whether ours or a comparator leads on new pictures, a sentence for each score that is tested."""
     said = []
     tests = {(test["method"], test["metric"]): test for test in results["tests"]}
     for metric in TESTED:
         info = plotting.metric_info(metric, results["n_way"])
         rivals = [row for row in rows if row.condition == "test" and row.metric == metric
-                  and METHODS[row.method].group in ("ours", "comparator")]  # fmt: skip
+                  and (row.method == OURS or METHODS[row.method].group == "comparator")]  # fmt: skip
         if len(rivals) < 2:
             continue
         first, second, *_ = sorted(rivals, key=lambda row: -row.value)
         ours = next((row for row in rivals if row.method == OURS), second)
-        other = second if first.method == OURS else ours
+        other = second if first.method == OURS else ours  # the best of theirs, or the one of ours
         chance = "" if first.chance is None else f"; chance is {info.write(first.chance)}"
         sentence = (
             f"By {info.label}, {METHODS[first.method].title} leads with "
@@ -263,7 +263,7 @@ def notes(results: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
         "floors read no scan (or only look them up), ceilings know the answer.",
         "The diffusion models share one shipped prior, one number of fine-tuning steps and one guidance, chosen for "
         "the full method; DC-LDM is this method's own stages with the reconstruction term alone and no phase 2, not "
-        "its authors' code.",
+        "its authors' code. The steps of phase 2 come on top.",
         "Feature scores (LPIPS-like, features, KID) use the network of the referee itself: they are no second opinion "
         "on the n-way accuracies. KID's features are divided by their root mean square over the true pictures; its "
         "interval is the jackknife's of one cell. Near-copies of the true pictures fall below 0: the two sets are then "
@@ -275,6 +275,11 @@ def notes(results: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
         said.append(
             f"Intervals are over {len(results['subjects'])} subjects and their stimuli, seeds averaged; of so few "
             "subjects they are too narrow. The paired tests speak of these subjects alone."
+        )
+    if len(results["seeds"]) == 1:
+        said.append(
+            "One training a method and brain: intervals and tests are over stimuli, and trained anew with another seed "
+            "a method may stand higher or lower than they say."
         )
     shuffled = {row.method: row for row in rows if row.condition == "shuffled" and row.metric == "n_way_top1"}
     told = shuffled.get("label_told")
