@@ -14,8 +14,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from visdec_lite import plotting
+from visdec_lite import cli, plotting
 from visdec_lite.comparison import cells, commands, figures, fitting, methods, page, runner, scores, tables, words
 from visdec_lite.comparison.cells import Cell, ComparisonSettings, plan
 from visdec_lite.comparison.fitting import Fitted, Job
@@ -109,6 +110,20 @@ def test_lists_come_with_commas_or_spaces():
     assert commands.whole_numbers("0,1 2", "--seeds") == (0, 1, 2) and commands.whole_numbers("", "--trials") == ()
     with pytest.raises(ValueError, match=r"--seeds '0;1': expected whole numbers parted by commas"):
         commands.whole_numbers("0;1", "--seeds")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--seeds 0 2 --subjects 1,3 --methods ridge mean_image", "--seeds=0,2 --subjects 1 3 --methods ridge,mean_image"],
+)
+def test_lists_reach_the_settings_as_one_word_or_several(words, monkeypatch, tmp_path):
+    given = []
+    monkeypatch.setattr(commands, "run_comparison", lambda settings, out, **rest: given.append((settings, out)))
+    done = CliRunner().invoke(cli.app, ["compare", *words.split(), "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    ((settings, out),) = given
+    assert (settings.seeds, settings.subjects, settings.methods) == ((0, 2), (1, 3), ("ridge", "mean_image"))
+    assert out == tmp_path
 
 
 def test_class_has_larger_patches_in_a_comparison_and_smoke_has_not():

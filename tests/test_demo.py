@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -186,15 +187,47 @@ def test_train_makes_a_prior_and_a_brain_on_it(tmp_path):
     np.testing.assert_array_equal(saved(**asked, generator=torch.Generator().manual_seed(0)).images, images)
 
 
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def claimed() -> int:
+    """Top-1 of the shipped stages on unseen categories, per cent, as README.md has it."""
+    row = r"\| this method, unseen categories, 35 repeats averaged \| (\d+) %"
+    (found,) = re.findall(row, (ROOT / "README.md").read_text(encoding="utf-8"))
+    return int(found)
+
+
 @pytest.mark.slow
 def test_shipped_stages_decode_far_above_chance_and_ridge(tmp_path):
     """The claims of README.md, on the shipped weights."""
     scores = run_demo(DemoSettings(), tmp_path, progress=False)["methods"]
     ours, ridge, shuffled = scores["visdec"], scores["ridge"], scores["visdec_shuffled"]
     assert ours["n_way_top1"]["ci95"][0] > 10 / 50
+    assert abs(100 * ours["n_way_top1"]["value"] - claimed()) <= 4, "other machines round otherwise, not more"
     assert ours["n_way_top1"]["value"] > ridge["n_way_top1"]["value"]
     assert ours["pairwise_pcc"]["value"] > 0.8
     assert shuffled["pairwise_pcc"]["ci95"][0] < 0.5 < shuffled["pairwise_pcc"]["ci95"][1]
+
+
+def test_model_card_and_lessons_claim_what_the_readme_claims():
+    score = claimed()
+    card = (ROOT / "visdec_lite/assets/simulated/model_card.md").read_text(encoding="utf-8")
+    (measured,) = re.findall(r"unseen categories, 35 repeats averaged: (0\.\d+)", card)
+    assert round(100 * float(measured)) == score
+    for lesson, words in {
+        "00_start_here": (
+            f"is named right in {score} %",
+            f"A score of {score} % is {score / 2:.0f} times",
+            f'({score}, \\"this decoder, measured\\"',
+            f"this decoder at {score} per cent",
+            f"and {score} % is not",
+        ),
+        "07_is_it_real": (f"| our samples | **{score} %**",),
+        "08_real_brains": (f"names {score} % of unseen categories",),
+    }.items():
+        text = (ROOT / "notebooks" / f"{lesson}.ipynb").read_text(encoding="utf-8")
+        missing = [word for word in words if word not in text]
+        assert not missing, f"lesson {lesson[:2]} has none of {missing}: its numbers are of other weights"
 
 
 def test_digits69_runs_the_whole_chain_on_a_human_brain(shared_data, tmp_path):

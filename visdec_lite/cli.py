@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from visdec_lite.downloads.commands import app as downloads
 from visdec_lite.teaching import commands as teaching
@@ -164,7 +165,22 @@ def evaluate(
         write_json(out, scores)
 
 
-@app.command()
+class _WithLists(TyperCommand):
+    """A list may go on over several words: `--seeds 0 1 2` is `--seeds "0 1 2"`."""
+
+    lists = ("--methods", "--seeds", "--subjects", "--trials")
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        joined: list[str] = []
+        for word in args:
+            if joined[1:] and joined[-2] in self.lists and not word.startswith("-"):
+                joined[-1] += f" {word}"
+            else:
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
+@app.command(cls=_WithLists)
 def compare(
     dataset: Annotated[str, typer.Option(help="simulated | digits69 (cross-validated)")] = "simulated",
     path: DataPath = None,
@@ -181,8 +197,8 @@ def compare(
 ) -> None:
     """Train and score every method on the same data: results.csv, figures and report.html in OUT.
 
-    Lists are written with commas (or spaces, quoted). The same command goes on where it stopped; more methods, seeds
-    or subjects may be asked for in the same OUT. Exit status 1 if a cell failed, 130 after Ctrl-C.
+    Lists are written with commas or spaces: --seeds 0,1,2 or --seeds 0 1 2. The same command goes on where it stopped;
+    more methods, seeds or subjects may be asked for in the same OUT. Exit status 1 if a cell failed, 130 after Ctrl-C.
     """
     from visdec_lite.comparison.cells import ComparisonSettings
     from visdec_lite.comparison.commands import run_comparison, split_list, whole_numbers
