@@ -240,6 +240,24 @@ def unit(method: str, values: list[float], subject: int = 1, seed: int = 0, trut
     return Unit(method, subject, seed, {"test": {"n_way_top1": score}}, {"test": truth})
 
 
+def test_subjects_stand_in_order_whichever_cell_is_missing():
+    units = [unit("visdec", [0.2], 2, 0), unit("visdec", [0.3], 3, 0), unit("visdec", [0.1], 1, 1)]
+    (row,) = tables.aggregate(units)
+    assert row.by_subject == pytest.approx((0.1, 0.2, 0.3))
+
+
+def test_the_interval_of_a_distance_widens_with_what_subjects_differ():
+    def kid(value: float, subject: int) -> Unit:
+        score = {"chance": None, "value": value, "error": 0.01, "n": 50}
+        return Unit("visdec", subject, 0, {"test": {"kid": score}}, {"test": "same"})
+
+    (alone,) = tables.aggregate([kid(0.5, 1)])
+    assert (alone.low, alone.high) == pytest.approx((0.5 - 0.0196, 0.5 + 0.0196))
+    (several,) = tables.aggregate([kid(0.1, 1), kid(0.9, 2), kid(0.5, 3)])
+    error = np.sqrt((0.01**2 + 0.4**2) / 3)  # 0.4: standard deviation of the three
+    assert (several.low, several.high) == pytest.approx((0.5 - 1.96 * error, 0.5 + 1.96 * error))
+
+
 def test_seeds_are_averaged_first_then_stimuli_then_subjects():
     units = [
         unit("visdec", [0.0, 1.0, 1.0], 1, 0), unit("visdec", [1.0, 1.0, 1.0], 1, 1),
@@ -472,9 +490,14 @@ def test_an_interrupted_comparison_goes_on(small, tmp_path, monkeypatch):
     assert small == ["visdec/subject1-seed0", "dc_ldm/subject1-seed0", "ridge/subject1-seed0"]
 
 
-def test_fewer_training_trials_are_the_first_ones_and_make_a_curve(small, tmp_path):
+def test_fewer_training_trials_are_drawn_and_part_of_more_and_make_a_curve(small, tmp_path):
     settings = settings_with(methods=("visdec",), trials=(16, 99))
-    assert len(settings.load(Cell("visdec", 1, 0, trials=16))["train"]) == 16
+    few, more, every = (settings.load(Cell("visdec", 1, 0, trials=t))["train"] for t in (16, 32, None))
+    assert (len(few), len(more), len(every)) == (16, 32, 64)
+    np.testing.assert_array_equal(few.voxels, more.voxels[:16])
+    assert not np.array_equal(few.voxels, every.voxels[:16]), "a file may be sorted by category"
+    known = {row.tobytes() for row in every.voxels}
+    assert len({row.tobytes() for row in more.voxels} & known) == 32
     errors = run_cells(settings, tmp_path, workers=0)
     (failed,) = errors.values()
     assert "99 training trials asked, simulated has 64" in failed
@@ -486,6 +509,52 @@ def test_fewer_training_trials_are_the_first_ones_and_make_a_curve(small, tmp_pa
     assert dict(curves[0].points) == {"16": "trials_16", "64": "test"}
     assert [curve.title for curve in curves][1:] == ["repeats averaged", "noise added to averaged scans"]
     assert figures.curves_of(rows, repeats=1, training_trials=64)[-1].title == "noise added to the scans"
+
+
+def test_without_the_whole_cell_of_a_method_the_page_still_tells_its_trials(small, tmp_path):
+    settings = settings_with(methods=("visdec", "ridge"), trials=(16,))
+    run_cells(settings, tmp_path, workers=0)
+    (tmp_path / "cells/visdec/subject1-seed0/cell.json").unlink()
+    results = page.write_results(settings, tmp_path, {})
+    assert [row["condition"] for row in results["rows"] if row["method"] == "visdec"].count("trials_16") > 0
+    assert (tmp_path / "report.html").exists() and len(results["missing"]) == 1
+
+
+def test_noise_differs_between_seeds_brains_and_folds_and_not_between_methods():
+    cells_ = [
+        Cell("visdec", subject, seed, fold)
+        for subject in (1, 2)
+        for seed in (0, 1)
+        for fold in (None, (0, 10), (1, 10))
+    ]
+    assert len({cells.noise_seed(cell) for cell in cells_}) == len(cells_)
+    assert cells.noise_seed(Cell("ridge", 2, 1)) == cells.noise_seed(Cell("visdec", 2, 1, trials=9))
+
+
+def test_pictures_shown_side_by_side_are_of_one_brain():
+    finished = [
+        ("visdec", 2, 0),
+        ("ic_gan", 1, 0),
+        ("ic_gan", 2, 0),
+        ("ic_gan", 2, 1),
+        ("ridge", 1, 0),
+        ("ridge", 2, 0),
+    ]
+    assert page._of_one_brain(finished) == [("visdec", 2, 0), ("ic_gan", 2, 0), ("ridge", 2, 0)]
+    later = [("visdec", 1, 1), ("ic_gan", 1, 0), ("ic_gan", 1, 1), ("ridge", 1, 0)]
+    assert page._of_one_brain(later) == [("visdec", 1, 1), ("ic_gan", 1, 1), ("ridge", 1, 0)], "ridge has one seed"
+    assert page._of_one_brain(later[1:]) == [("ic_gan", 1, 0), ("ridge", 1, 0)]
+
+
+def test_cells_of_other_data_are_not_compared(small, tmp_path):
+    settings = settings_with()
+    run_cells(settings, tmp_path, workers=0)
+    path = tmp_path / "cells/ridge/subject1-seed0/cell.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "f" * 64}))
+    with pytest.raises(
+        ValueError, match="ridge, subject 1, fold None learnt from data ffffffffffff, other methods from"
+    ):
+        page.write_results(settings, tmp_path, {})
 
 
 def test_methods_that_start_from_the_same_phase_1_train_it_once(small, tmp_path):
@@ -542,6 +611,15 @@ def test_a_process_that_dies_costs_its_cell_only(small, tmp_path, monkeypatch):
     settings = settings_with(methods=("dc_ldm", "ridge"))
     errors = run_cells(settings, tmp_path, workers=1)
     assert len(errors) == 2 and all("exit status 3" in error for error in errors.values())
+
+
+def test_a_process_that_cannot_start_costs_its_cell_and_is_told(small, tmp_path, monkeypatch):
+    def refused(*words, **options):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(runner.subprocess, "Popen", refused)
+    errors = run_cells(settings_with(methods=("dc_ldm", "ridge")), tmp_path, workers=1)
+    assert len(errors) == 2 and all("OSError" in error and "allocate" in error for error in errors.values())
 
 
 def _dying(popen, words, **options):

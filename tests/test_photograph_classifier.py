@@ -158,3 +158,12 @@ def test_lite0_features_tell_a_blurred_photograph_from_another(lite0, photograph
     near = perceptual_distance(blurred, photographs, lite0.feature_layers)
     far = perceptual_distance(np.roll(photographs, 1, axis=0), photographs, lite0.feature_layers)
     assert (near < far).all() and (perceptual_distance(photographs, photographs, lite0.feature_layers) < 1e-6).all()
+
+
+def test_a_square_larger_than_the_picture_is_refused_and_no_pictures_are_told():
+    with pytest.raises(ValueError, match="square of 12 pixels cannot be cut from a picture whose shorter side is 8"):
+        Preparation(shorter_side=8, side=12, mean=(0.0,) * 3, scale=(1.0,) * 3)
+    how = Preparation(8, 4, (0.0,) * 3, (1.0,) * 3)
+    network = PhotographClassifier(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), how, layers=())
+    with pytest.raises(ValueError, match="nothing empty"):
+        network.classify(np.zeros((0, 8, 8, 3), dtype=np.uint8))

@@ -246,3 +246,10 @@ def test_errors():
     for wrong in ([], [0.5, 1.5], [np.nan]):
         with pytest.raises(ValueError, match=r"not in 0\.\.1"):
             holm(wrong)
+
+
+def test_what_rounding_leaves_is_no_difference():
+    once, thrice = np.full(50, 0.1), np.mean([np.full(50, 0.1)] * 3, axis=0)
+    assert (once != thrice).any(), "or there is nothing to test"
+    test = paired_test(thrice, once, np.random.default_rng(0), bounds=(0, 1))
+    assert test.p_value == 1.0 and test.difference == 0.0

@@ -34,6 +34,13 @@ class Preparation:
     mean: tuple[float, float, float]  # subtracted from the pixels, which are 0..255
     scale: tuple[float, float, float]  # then divided by
 
+    def __post_init__(self) -> None:
+        if not 0 < self.side <= self.shorter_side:
+            raise ValueError(
+                f"a square of {self.side} pixels cannot be cut from a picture whose shorter side is "
+                f"{self.shorter_side}; choose side from 1 to shorter_side"
+            )
+
 
 class PhotographClassifier(nn.Module):
     """A trained network with its preparation, and names of the layers that serve as features.
@@ -79,7 +86,7 @@ class PhotographClassifier(nn.Module):
         device = next(self.network.parameters()).device
         parts = [
             self.network(self.prepare(images[start : start + batch_size]).to(device)).double().softmax(-1).cpu()
-            for start in range(0, len(images), batch_size)
+            for start in range(0, max(1, len(images)), batch_size)  # of none, `prepare` says what is wrong
         ]
         return torch.cat(parts).numpy()
 

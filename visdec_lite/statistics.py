@@ -128,8 +128,8 @@ def paired_test(
 
     If a and b are equally good, each difference could as well have had the other sign. The p-value is the share
     of all sign patterns whose mean difference is at least as far from 0 as the one found. Up to `EXACT_FLIPS`
-    differences other than 0 (a 0 has no sign) all patterns are counted, beyond that `flips` are drawn, and the
-    pattern found counts as one of them, so that p is never 0 (Phipson and Smyth, 2010).
+    differences other than 0 (a 0, or what rounding makes of one, has no sign) all patterns are counted, beyond that
+    `flips` are drawn, and the pattern found counts as one of them, so that p is never 0 (Phipson and Smyth, 2010).
 
     Args:
         a, b: scores of the same stimuli in the same order, shape (n,). Of several subjects who saw the same stimuli,
@@ -145,7 +145,7 @@ def paired_test(
         raise ValueError(f"{len(a)} scores against {len(b)}, expected the same stimuli for both")
     if flips < 1:
         raise ValueError(f"flips={flips}, expected 1 or more")
-    differences = a - b
+    differences = np.where(np.abs(a - b) <= ALIKE * np.maximum(np.abs(a), np.abs(b)), 0.0, a - b)
     moving = differences[differences != 0]
     if len(moving) <= EXACT_FLIPS:
         sums = np.zeros(1)

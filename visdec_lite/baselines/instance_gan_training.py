@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from visdec_lite.baselines.base import check_images, seeded
 from visdec_lite.baselines.instance_gan import Discriminator, FeatureNetwork, Generator, InstanceGAN, NoiseReader
+from visdec_lite.perceptual import frechet_distance
 from visdec_lite.preprocessing import to_model_range
 from visdec_lite.training import TrainingConfig, TrainingResult, fit
 
@@ -233,19 +234,6 @@ def _play(
 def nearest_neighbours(h: Tensor, count: int, rows_at_once: int = 1000) -> Tensor:
     """Rows of the `count` nearest by cosine, the row itself first: int64, shape (n, count); h (n, dim) of length 1."""
     return torch.cat([(part @ h.T).topk(count, dim=1).indices for part in h.split(rows_at_once)])
-
-
-def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Frechet distance of two Gaussians fitted to features (n, d) and (m, d); 0 for equal mean and covariance.
-
-    |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2)), as in FID (Heusel et al., 2017), in features of our own.
-    """
-    means, covariances = [x.mean(0), y.mean(0)], [np.cov(x.T), np.cov(y.T)]
-    values, vectors = np.linalg.eigh(covariances[0])
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    mixed = np.linalg.eigvalsh(root @ covariances[1] @ root)  # the same eigenvalues as C_x C_y
-    gap = np.sum((means[0] - means[1]) ** 2)
-    return float(gap + np.trace(covariances[0] + covariances[1]) - 2 * np.sqrt(np.maximum(mixed, 0)).sum())
 
 
 def _train_reader(

@@ -6,7 +6,8 @@ In: settings, a cell of `plan`. Out, in OUT/cells/<method>/<brain and seed>/:
     scores.json     one number a stimulus for every condition and metric (not for a fold: folds are pooled first)
     cell.json       seconds, parameters, tuning, versions, fingerprint; its presence says that the cell is finished
 
-The same pictures are painted for every method: with the same scans, the same added noise and the same seed.
+The same pictures are painted for every method: with the same scans, the same added noise and the same seed, which
+differs from brain to brain and from fold to fold.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Cell:
 
     Attributes:
         fold: test part i of k, where brains are few and trials are dealt; else None.
-        trials: training trials, the first so many; None: all.
+        trials: training trials, so many at random, the same for every method; fewer are part of more. None: all.
     """
 
     method: str
@@ -72,7 +73,7 @@ class ComparisonSettings:
     seeds: tuple[int, ...] = (0, 1, 2)  # of training and painting; the data stay the same
     preset: str = "class"
     overrides: dict[str, Any] = field(default_factory=dict)  # preset fields by dotted path
-    trials: tuple[int, ...] = ()  # further cells that learn from the first so many training trials
+    trials: tuple[int, ...] = ()  # further cells that learn from so many training trials, drawn
     folds: int = 10  # of digits69, which has one subject and few trials
     device: str | None = None
 
@@ -109,7 +110,7 @@ class ComparisonSettings:
         train = dataset["train"]
         if cell.trials > len(train):
             raise ValueError(f"{cell.trials} training trials asked, {dataset.name} has {len(train)}; ask for fewer")
-        fewer = train.rows(np.arange(cell.trials))
+        fewer = train.rows(np.random.default_rng(0).permutation(len(train))[: cell.trials])  # files may be sorted
         return replace(dataset, splits={**dataset.splits, "train": fewer})
 
 
@@ -221,16 +222,22 @@ def paint_conditions(
 
     A cell of fewer training trials paints `test` alone, and so does a method that reads no scans (`test_seen` too).
     """
-    painted = {}
-    for name, split in conditions(dataset, cell.seed).items():
+    painted, seed = {}, noise_seed(cell)
+    for name, split in conditions(dataset, seed).items():
         wanted = ("test",) if cell.trials is not None else ("test", "test_seen") if not method.reads_scans else (name,)
         if name not in wanted:
             continue
         samples = num_samples if name == "test" else min(num_samples, FEW_SAMPLES)
-        made = np.asarray(fitted.paint(split, samples, torch.Generator().manual_seed(cell.seed)))
+        made = np.asarray(fitted.paint(split, samples, torch.Generator().manual_seed(seed)))
         made = made[:, None] if made.ndim == 4 else made
         painted[name] = Pictures(made, split.images, split.stimulus)
     return painted
+
+
+def noise_seed(cell: Cell) -> int:
+    """Of the noise that pictures start from and that is added to scans: one a seed, brain and fold, for all methods."""
+    fold = 0 if cell.fold is None else cell.fold[0] + 1
+    return int(np.random.SeedSequence([cell.seed, cell.subject, fold]).generate_state(1)[0])
 
 
 def conditions(dataset: BrainDataset, seed: int) -> dict[str, Split]:

@@ -114,8 +114,8 @@ def diffusion_method(skip: tuple[str, ...] = ()) -> Callable[[Job], Fitted]:
             ).images
 
         told = (
-            f"guidance {sampling.guidance_scale:g}, patch size, batches, learning rates and lengths of the stages: set "
-            "beforehand in the preset, by validation scans of the full method on the first brain or folds with seed 0 "
+            f"guidance {sampling.guidance_scale:g}, patch size, batches, learning rates and lengths of the stages: as "
+            "in the preset, chosen on validation scans of the full method on the first brain or folds with seed 0 "
             "(benchmarks/RESULTS.md); the same for every diffusion model"
         )
         tuning = (*_kept_steps(run, len(job.dataset["val"])), told)

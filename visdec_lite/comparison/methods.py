@@ -39,7 +39,7 @@ class Method:
         fit: None for a method derived from another one's pictures.
         overrides: what it changes of the preset, whatever the user changes.
         derived_from: the method whose samples it averages.
-        seeded: whether training or painting depends on the seed; if not, one cell a brain does for all seeds.
+        seeded: whether training depends on the seed; if not, one cell a brain, painted once, does for all seeds.
         reads_scans: whether the pictures depend on the scans.
     """
 

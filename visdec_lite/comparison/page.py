@@ -65,7 +65,7 @@ def collect(settings: ComparisonSettings, out: Path) -> Found:
     groups: dict[tuple[str, int, int, int | None], list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.method, cell.subject, cell.seed, cell.trials].append(cell)
-    units, records, shown = [], defaultdict(list), {}
+    units, records, shown, whole = [], defaultdict(list), {}, []
     for (method, subject, seed, trials), members in groups.items():
         if any(cell in missing for cell in members):
             continue
@@ -75,14 +75,45 @@ def collect(settings: ComparisonSettings, out: Path) -> Found:
             if trials is not None:
                 scores = {f"trials_{trials}": scores["test"]}
             units.append(Unit(name, subject, seed, scores, kept["truth"]))
-        if trials is None and method not in shown:
-            shown[method] = _pictures_of(out, members)["test"]
-            if derived := MEAN_OF_SAMPLES.get(method):
-                shown[derived] = mean_of_samples(shown[method])
+        if trials is None:
+            whole.append((method, subject, seed))
+    _check_same_data(records)
+    for method, subject, seed in _of_one_brain(whole):
+        shown[method] = _pictures_of(out, groups[method, subject, seed, None])["test"]
+        if derived := MEAN_OF_SAMPLES.get(method):
+            shown[derived] = mean_of_samples(shown[method])
     order = [method.name for method in choose_methods(settings.methods)]
     order = [name for name in METHODS if name in order or name == OURS]
     units = sorted((unit for unit in units if unit.method in order), key=lambda unit: order.index(unit.method))
     return Found(units, dict(records), {name: shown[name] for name in order if name in shown}, missing)
+
+
+def _check_same_data(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Cells of one brain and fold have learnt from the same data.
+
+    Raises:
+        ValueError: fingerprints differ.
+    """
+    found: dict[tuple[int, str], str] = {}
+    for record in (record for of_method in records.values() for record in of_method):
+        cell, mark = record["cell"], record["fingerprint"]
+        before = found.setdefault((cell["subject"], str(cell["fold"])), mark)
+        if mark != before:
+            raise ValueError(
+                f"{cell['method']}, subject {cell['subject']}, fold {cell['fold']} learnt from data {mark[:12]}, other "
+                f"methods from {before[:12]}; use another --out for other data"
+            )
+
+
+def _of_one_brain(finished: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Of each method the (method, subject, seed) that goes with the first of ours; without ours the first."""
+    ours = next((key for key in finished if key[0] == OURS), None)
+    chosen: dict[str, tuple[str, int, int]] = {}
+    for method, subject, seed in finished:
+        fits = ours is None or (subject == ours[1] and (seed == ours[2] or not METHODS[method].seeded))
+        if fits:
+            chosen.setdefault(method, (method, subject, seed))
+    return list(chosen.values())
 
 
 def _scores_of(
@@ -149,7 +180,7 @@ def _results(
         "subjects": [1] if settings.folded else list(settings.subjects),
         "seeds": list(settings.seeds),
         "folds": settings.folds if settings.folded else None,
-        "n_test": max(row.n for row in rows if row.condition == "test"),
+        "n_test": max((row.n for row in rows if row.condition == "test"), default=0),
         "repeats_averaged": records[0]["repeats_averaged"],
         "training_trials": max(record["training_trials"] for record in records),
         "n_way": round(1 / top1[0].chance) if top1 and top1[0].chance else None,
@@ -166,7 +197,8 @@ def _results(
 
 def _method(name: str, found: Found) -> dict[str, Any]:
     method = METHODS[name]
-    records = [r for r in found.records[method.derived_from or name] if r["cell"]["trials"] is None]
+    every = found.records[method.derived_from or name]
+    records = [record for record in every if record["cell"]["trials"] is None] or every
     seconds = [sum(record["seconds"].values()) for record in records]
     return {
         "title": method.title,
@@ -221,7 +253,7 @@ def _curves(
     curves = figures.curves_of(rows, results["repeats_averaged"], results["training_trials"])
     methods = [
         name
-        for name in found.shown
+        for name in dict.fromkeys(row.method for row in rows)
         if METHODS[name].group in CURVED and name not in (*MEAN_OF_SAMPLES.values(), "ridge_latents")
     ]
     if not curves or not methods:

@@ -170,7 +170,10 @@ class _Worker:
             except queue.Empty:
                 return
             started = time.perf_counter()
-            error = self._ask(cell)
+            try:
+                error = self._ask(cell)
+            except Exception as failure:  # such as no memory for a process: it costs its cell, and is told
+                error = f"{type(failure).__name__}: {failure}"
             if not self.stopping:
                 self.results.put((cell, time.perf_counter() - started, error))
 

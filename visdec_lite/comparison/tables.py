@@ -49,7 +49,7 @@ class Row:
         low, high: 95 % interval of the value.
         chance: None for distances between sets of pictures, which have none.
         n: stimuli of one subject.
-        seeds: trainings averaged; 1 for a method without anything random.
+        seeds: trainings averaged; 1 for a method whose training draws nothing at random.
         seed_sd: standard deviation of a subject's score over seeds, averaged over subjects; None of one seed.
         by_subject: the value of every subject.
     """
@@ -88,6 +88,7 @@ def aggregate(units: Sequence[Unit]) -> list[Row]:
 def _row(
     method: str, condition: str, metric: str, subjects: Mapping[int, Sequence[tuple[str, Mapping[str, Any]]]]
 ) -> Row:
+    subjects = dict(sorted(subjects.items()))
     scores = {subject: [score for _, score in seeds] for subject, seeds in subjects.items()}
     everything = [score for seeds in scores.values() for score in seeds]
     chances = [score["chance"] for score in everything]
@@ -98,8 +99,10 @@ def _row(
         values = np.stack([np.mean([score["values"] for score in seeds], axis=0) for seeds in scores.values()])
         low, high = interval_over(values, _shared(subjects.values()), BOUNDS.get(metric, (0.0, 1.0)))
         n = values.shape[1]
-    else:  # a distance between sets: the jackknife's error of one cell; seeds and subjects could only lower it
+    else:  # a distance between sets: the jackknife's error of one cell, and how far subjects differ
         n, error = everything[0]["n"], float(np.mean([score["error"] for score in everything]))
+        if len(by_subject) > 1:
+            error = float(np.sqrt((error**2 + np.var(by_subject, ddof=1)) / len(by_subject)))
         low, high = value - 1.96 * error, value + 1.96 * error
     return Row(
         method, condition, metric, value, low, high,
