@@ -419,7 +419,7 @@ def test_it_runs_to_its_end(lesson, solved, executed):
     outputs = outputs_of(executed.folder(solved) / lesson.path.name)
     bare = [output for output in outputs if {"image/png", "image/svg+xml"} & set(output.get("data", {}))]
     assert not bare, f"{len(bare)} figures without words: use show(figure, alt=...)"
-    recap = "".join(part for output in outputs[-2:] for part in output.get("text", ()))  # a print may come in two pieces
+    recap = "".join(part for output in outputs[-2:] for part in output.get("text", ()))  # it may come in two pieces
     right, wrong, open_ = (len(lesson.checks), 0, 0) if solved else (0, 0, len(lesson.checks))
     assert f"{right} of {len(lesson.checks)} exercises right, {wrong} not yet, {open_} not tried" in recap
     assert (executed.folder(solved) / f"{lesson.name}.html").exists() == solved
