@@ -20,6 +20,7 @@ from visdec_lite.demo import DemoSettings, first_trials, run_demo
 from visdec_lite.pipeline import FMRIToImagePipeline
 from visdec_lite.presets import preset
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY = {
     "prior_pictures": 200, "first_stage.steps": 4, "prior.steps": 4, "refereeing.steps": 40,
     "image_pretraining.steps": 3, "pretraining.steps": 3, "fusing.steps": 3, "finetuning.steps": 4,
@@ -185,9 +186,6 @@ def test_train_makes_a_prior_and_a_brain_on_it(tmp_path):
     saved = FMRIToImagePipeline.from_pretrained(tmp_path / "pipeline")
     saved.set_progress_bar_config(disable=True)
     np.testing.assert_array_equal(saved(**asked, generator=torch.Generator().manual_seed(0)).images, images)
-
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def claimed() -> int:

@@ -165,5 +165,6 @@ def test_a_square_larger_than_the_picture_is_refused_and_no_pictures_are_told():
         Preparation(shorter_side=8, side=12, mean=(0.0,) * 3, scale=(1.0,) * 3)
     how = Preparation(8, 4, (0.0,) * 3, (1.0,) * 3)
     network = PhotographClassifier(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), how, layers=())
-    with pytest.raises(ValueError, match="nothing empty"):
-        network.classify(np.zeros((0, 8, 8, 3), dtype=np.uint8))
+    for use in (network.classify, network.feature_layers):
+        with pytest.raises(ValueError, match="nothing empty"):
+            use(np.zeros((0, 8, 8, 3), dtype=np.uint8))

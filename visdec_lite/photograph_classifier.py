@@ -13,7 +13,7 @@ al. 2022 (SWAG, arXiv 2201.08371). Scores by different referees are not comparab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,20 +80,21 @@ class PhotographClassifier(nn.Module):
         mean, scale = (torch.tensor(three)[:, None, None] for three in (how.mean, how.scale))
         return (middle - mean) / scale
 
+    def _batches(self, images: np.ndarray, batch_size: int) -> Iterator[Tensor]:
+        """Prepared images on the network's device; of no images `prepare` says what is wrong."""
+        device = next(self.network.parameters()).device
+        for start in range(0, max(1, len(images)), batch_size):
+            yield self.prepare(images[start : start + batch_size]).to(device)
+
     @torch.no_grad()
     def classify(self, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """uint8 images (n, h, w, 3) -> probabilities (n, 1000), float64."""
-        device = next(self.network.parameters()).device
-        parts = [
-            self.network(self.prepare(images[start : start + batch_size]).to(device)).double().softmax(-1).cpu()
-            for start in range(0, max(1, len(images)), batch_size)  # of none, `prepare` says what is wrong
-        ]
+        parts = [self.network(batch).double().softmax(-1).cpu() for batch in self._batches(images, batch_size)]
         return torch.cat(parts).numpy()
 
     @torch.no_grad()
     def feature_layers(self, images: np.ndarray, batch_size: int = 32) -> list[np.ndarray]:
         """uint8 images (n, h, w, 3) -> a map for each of `layers` but the last, then vectors: for `perceptual`."""
-        device = next(self.network.parameters()).device
         seen: dict[str, list[Tensor]] = {name: [] for name in self.layers}
 
         def keep(name: str) -> nn.Module:
@@ -104,8 +105,8 @@ class PhotographClassifier(nn.Module):
 
         hooks = [keep(name) for name in self.layers]
         try:
-            for start in range(0, len(images), batch_size):
-                self.network(self.prepare(images[start : start + batch_size]).to(device))
+            for batch in self._batches(images, batch_size):
+                self.network(batch)
         finally:
             for hook in hooks:
                 hook.remove()
