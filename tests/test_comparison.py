@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from typer.testing import CliRunner
 
 from visdec_lite import cli, plotting
@@ -27,6 +28,7 @@ from visdec_lite.comparison.tables import Row, Unit
 from visdec_lite.datasets import simulated
 from visdec_lite.presets import preset, preset_for_comparison
 from visdec_lite.report import flat_settings
+from visdec_lite.statistics import bootstrap_interval, ratio_interval, subject_interval
 
 TINY = simulated.SimulationConfig(
     voxels=tuple((name, 32) for name, _ in simulated.SimulationConfig().voxels),
@@ -235,13 +237,16 @@ def test_few_repeats_are_the_first_ones_of_every_stimulus(rng):
 # --- aggregation ---
 
 
-def unit(method: str, values: list[float], subject: int = 1, seed: int = 0, truth: str = "same") -> Unit:
+def unit(
+    method: str, values: list[float], subject: int = 1, seed: int = 0, truth: str = "same", kinds: object = None
+) -> Unit:
     score = {"chance": 0.02, "values": values}
-    return Unit(method, subject, seed, {"test": {"n_way_top1": score}}, {"test": truth})
+    categories = {} if kinds is None else {"test": kinds}
+    return Unit(method, subject, seed, {"test": {"n_way_top1": score}}, {"test": truth}, categories)
 
 
 def test_subjects_stand_in_order_whichever_cell_is_missing():
-    units = [unit("visdec", [0.2], 2, 0), unit("visdec", [0.3], 3, 0), unit("visdec", [0.1], 1, 1)]
+    units = [unit("visdec", [0.2] * 2, 2, 0), unit("visdec", [0.3] * 2, 3, 0), unit("visdec", [0.1] * 2, 1, 1)]
     (row,) = tables.aggregate(units)
     assert row.by_subject == pytest.approx((0.1, 0.2, 0.3))
 
@@ -252,10 +257,12 @@ def test_the_interval_of_a_distance_widens_with_what_subjects_differ():
         return Unit("visdec", subject, 0, {"test": {"kid": score}}, {"test": "same"})
 
     (alone,) = tables.aggregate([kid(0.5, 1)])
-    assert (alone.low, alone.high) == pytest.approx((0.5 - 0.0196, 0.5 + 0.0196))
+    reach = stats.t.ppf(0.975, 49) * 0.01
+    assert (alone.low, alone.high) == pytest.approx((0.5 - reach, 0.5 + reach))
     (several,) = tables.aggregate([kid(0.1, 1), kid(0.9, 2), kid(0.5, 3)])
-    error = np.sqrt((0.01**2 + 0.4**2) / 3)  # 0.4: standard deviation of the three
-    assert (several.low, several.high) == pytest.approx((0.5 - 1.96 * error, 0.5 + 1.96 * error))
+    reach = stats.t.ppf(0.975, 2) * np.sqrt((0.01**2 + 0.4**2) / 3)  # 0.4: standard deviation of the three
+    assert (several.low, several.high) == pytest.approx((0.5 - reach, 0.5 + reach), rel=0.01)
+    assert several.over == "3 subjects, 50 stimuli"
 
 
 def test_seeds_are_averaged_first_then_stimuli_then_subjects():
@@ -269,19 +276,66 @@ def test_seeds_are_averaged_first_then_stimuli_then_subjects():
     spread = np.std([2 / 3, 1], ddof=1)  # and as much between 0 and 1/3
     assert row.seed_sd == pytest.approx(spread)
     assert row.low <= 1 / 3 and row.high >= 2 / 3, "two brains that differ so much leave a wide interval"
+    assert row.over == "2 subjects, 3 stimuli"
 
 
 def test_one_subject_gets_the_interval_over_stimuli():
     (row,) = tables.aggregate([unit("visdec", [1.0] * 50)])
     assert row.value == 1 and row.low == pytest.approx(0.025 ** (1 / 50)) and row.high == 1, "Clopper and Pearson"
-    assert row.seed_sd is None and row.subjects == 1
+    assert row.seed_sd is None and row.subjects == 1 and row.over == "50 stimuli"
+
+
+KINDS = [kind for kind in range(10) for _ in range(5)]
+
+
+def test_new_categories_are_what_an_interval_is_over(rng):
+    values = np.clip(0.7 + 0.3 * rng.normal(size=10)[KINDS] + 0.1 * rng.normal(size=50), 0, 1)
+    (alone,) = tables.aggregate([unit("visdec", values.tolist(), kinds=KINDS)])
+    means = values.reshape(10, 5).mean(axis=1)
+    found = bootstrap_interval(means, np.random.default_rng(0), resamples=tables.RESAMPLES)
+    assert (alone.low, alone.high) == pytest.approx(found) and alone.over == "10 categories"
+    assert alone.as_score()["over"] == "10 categories"
+
+    brains = [np.clip(values + rng.normal(0, 0.1, 50), 0, 1) for _ in range(3)]
+    truths = ("one", "other", "third")  # every subject sees pictures of its own of the same categories
+    units = [unit("visdec", v.tolist(), s + 1, 0, truths[s], KINDS) for s, v in enumerate(brains)]
+    (row,) = tables.aggregate(units)
+    expected = subject_interval(np.stack(brains), clusters=np.tile(KINDS, (3, 1)), bounds=(0.0, 1.0))
+    assert (row.low, row.high) == expected and row.over == "3 subjects, 10 categories"
+    (seen,) = tables.aggregate([unit("visdec", v.tolist(), s + 1, 0, truths[s]) for s, v in enumerate(brains)])
+    assert seen.over == "3 subjects, 150 stimuli" and seen.high - seen.low < row.high - row.low
+
+
+def test_paired_tests_and_gains_flip_and_draw_categories_that_subjects_share(rng):
+    ours = [np.full(50, 0.8) for _ in range(3)]
+    theirs = [np.clip(0.7 + 0.05 * rng.normal(size=10)[KINDS], 0, 0.79) for _ in range(3)]
+    units = [
+        unit(name, values.tolist(), s + 1, 0, f"of {s}", KINDS)
+        for name, brains in (("visdec", ours), ("dc_ldm", theirs))
+        for s, values in enumerate(brains)
+    ]
+    (test,) = tables.versus(units, ["n_way_top1"])
+    assert test.p_value == test.least_p == 2 / 1024, "ours leads in every category, and no p can be smaller"
+    assert test.over == "10 categories"
+    (gain,) = tables.relative_gains(units)
+    ratio = ratio_interval(
+        np.concatenate(ours), np.concatenate(theirs), np.random.default_rng(0), clusters=np.tile(KINDS, 3)
+    )
+    assert (gain.low + 1, gain.high + 1) == pytest.approx(ratio) and gain.units == "10 categories"
+
+
+def test_floors_ceilings_and_our_own_mean_are_not_tested():
+    names = ("visdec", "visdec_mean", "dc_ldm", "mean_image", "label_told", "no_phase1")
+    tests = tables.versus([unit(name, [0.5, 1.0]) for name in names], ["n_way_top1"])
+    assert [test.method for test in tests] == ["dc_ldm", "no_phase1"]
 
 
 def test_a_distance_between_sets_has_the_interval_of_its_jackknife_and_no_chance():
     kid = {"chance": None, "value": 0.5, "error": 0.1, "n": 40}
     (row,) = tables.aggregate([Unit("ridge", 1, 0, {"test": {"kid": kid}}, {})])
     assert (row.value, row.chance, row.n) == (0.5, None, 40)
-    assert (row.low, row.high) == pytest.approx((0.5 - 0.196, 0.5 + 0.196))
+    reach = stats.t.ppf(0.975, 39) * 0.1
+    assert (row.low, row.high) == pytest.approx((0.5 - reach, 0.5 + reach))
 
 
 def test_a_planted_difference_is_significant_and_an_equal_method_is_not(rng):
@@ -290,21 +344,21 @@ def test_a_planted_difference_is_significant_and_an_equal_method_is_not(rng):
     units = [unit("visdec", hits), unit("dc_ldm", misses), unit("ridge", hits)]
     chance, equal = tables.versus(units, ["n_way_top1"])
     assert chance.p_value < 0.001 and chance.p_holm == pytest.approx(2 * chance.p_value)
-    assert chance.low > 0.3 and chance.n == 50
+    assert chance.low > 0.3 and chance.over == "50 stimuli"
     assert equal.difference == 0 and equal.p_holm == 1
 
 
-@pytest.mark.parametrize(("truths", "n"), [(("same", "same"), 3), (("one", "other"), 6)])
-def test_subjects_who_saw_the_same_are_averaged_and_others_are_added(truths, n):
+@pytest.mark.parametrize(("truths", "over"), [(("same", "same"), "3 stimuli"), (("one", "other"), "6 stimuli")])
+def test_stimuli_that_subjects_share_are_flipped_together_and_others_alone(truths, over):
     units = [unit(m, [0.0, 0.5, 1.0], s, 0, truths[s - 1]) for m in ("visdec", "ridge") for s in (1, 2)]
     (test,) = tables.versus(units, ["n_way_top1"])
-    assert test.n == n
+    assert test.over == over
 
 
 def test_tests_keep_to_the_subjects_that_both_have():
     units = [unit("visdec", [1.0, 0.0]), unit("visdec", [0.0, 0.0], 2), unit("ridge", [0.0, 0.0])]
     (test,) = tables.versus(units, ["n_way_top1"])
-    assert test.difference == 0.5 and test.n == 2
+    assert test.difference == 0.5 and test.over == "2 stimuli"
     assert tables.versus([unit("ridge", [1.0, 0.0])]) == [], "nothing to compare with"
     with pytest.raises(ValueError, match="other test pictures"):
         tables.versus([*units, unit("ridge", [0.0, 0.0], 1, 1, "others")], ["n_way_top1"])
@@ -340,8 +394,8 @@ def test_the_page_says_first_who_leads_and_whether_it_may_be_chance(ours, theirs
 
 def test_the_csv_comes_back_as_it_was(tmp_path):
     rows = [
-        Row("visdec", "test", "n_way_top1", 1 / 3, 0.1, 0.5, 0.02, 50, 2, 3, 0.05, (0.3, 1 / 3)),
-        Row("ridge", "test", "kid", -0.1, -0.2, 0.0, None, 50, 1, 1, None, (-0.1,)),
+        Row("visdec", "test", "n_way_top1", 1 / 3, 0.1, 0.5, 0.02, 50, 2, 3, 0.05, (0.3, 1 / 3), "10 categories"),
+        Row("ridge", "test", "kid", -0.1, -0.2, 0.0, None, 50, 1, 1, None, (-0.1,), "50 stimuli"),
     ]
     tables.write_csv(tmp_path / "results.csv", rows)
     assert tables.read_csv(tmp_path / "results.csv") == rows

@@ -324,10 +324,28 @@ def test_values_of_each_stimulus_average_to_the_score_and_stay_out_of_the_file()
     scores = evaluate(blurred(truth), truth, classify=brightness_classifier, generator=rng())
     for name, score in scores.items():
         assert len(score.values) == 6 and np.mean(score.values) == pytest.approx(score.value), name
-        assert set(score.as_dict()) == {"value", "ci95", "chance"}
+        assert set(score.as_dict()) == {"value", "ci95", "over", "chance"} and score.over == "6 stimuli"
     assert scores["pcc"].values == pytest.approx(metrics.pcc(blurred(truth), truth))
     expected = bootstrap_interval(np.array(scores["pcc"].values), rng(int(rng().integers(2**63))))
-    assert scores["pcc"].ci95 == expected  # the plain percentile interval, as ever
+    assert scores["pcc"].ci95 == expected
+
+
+def test_categories_are_what_an_interval_draws_again_and_nothing_else_changes():
+    truth = noise(12, 8, 8)
+    kinds = np.repeat(["red cross", "blue ring", "green disc", "pink bar"], 3)
+    over_stimuli = evaluate(blurred(truth), truth, classify=None, generator=rng())
+    over_categories = evaluate(blurred(truth), truth, classify=None, generator=rng(), categories=kinds)
+    drawn = rng(int(rng().integers(2**63)))
+    expected = bootstrap_interval(np.array(over_stimuli["pcc"].values).reshape(4, 3).mean(axis=1), drawn)
+    assert over_categories["pcc"].ci95 == pytest.approx(expected)
+    for name, score in over_categories.items():
+        same = over_stimuli[name]
+        assert (score.value, score.chance, score.values) == (same.value, same.chance, same.values), name
+        assert (score.over, same.over) == ("4 categories", "12 stimuli")
+    with pytest.raises(ValueError, match="are of 1 cluster, red cross"):
+        evaluate(truth, truth, classify=None, generator=rng(), categories=np.repeat(kinds[:1], 12))
+    with pytest.raises(ValueError, match=r"shape \(11,\) for scores \(12,\)"):
+        evaluate(truth, truth, classify=None, generator=rng(), categories=kinds[1:])
 
 
 def test_evaluate_one_picture_for_all_scores_its_own_chance():
@@ -376,7 +394,8 @@ def test_evaluate_takes_a_torch_classifier_and_leaves_inputs_alone():
 
 
 def test_score_as_it_stands_in_metrics_json():
-    assert Score(0.5, (0.25, 0.75), 0.02, 8).as_dict() == {"value": 0.5, "ci95": [0.25, 0.75], "chance": 0.02}
+    found = Score(0.5, (0.25, 0.75), 0.02, 8, over="8 stimuli").as_dict()
+    assert found == {"value": 0.5, "ci95": [0.25, 0.75], "over": "8 stimuli", "chance": 0.02}
 
 
 # Errors

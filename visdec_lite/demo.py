@@ -14,7 +14,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +38,8 @@ from visdec_lite.stages import decode_latents, encode_images
 LIMITS = (
     "A picture here is a guess that fits the scan and the prior's idea of pictures; what the scan does not tell, "
     "the prior makes up.",
-    "The intervals say how sure the mean over these stimuli is; they say nothing about another subject.",
+    "An interval says how sure the mean is, over what stands beside it: categories where they are new to the decoder, "
+    "as another ten would score otherwise, else stimuli. It says nothing about another subject.",
 )
 
 
@@ -186,10 +187,14 @@ def ridge_to_latents(diffusion: LatentDiffusion) -> RidgeToImages:
 
 @dataclass(frozen=True)
 class Painted:
-    """Reconstructions beside what was seen: uint8 (n, samples, h, w, 3) and (n, h, w, 3)."""
+    """Reconstructions beside what was seen: uint8 (n, samples, h, w, 3) and (n, h, w, 3).
+
+    `categories` are those of the stimuli, (n,), where the decoder has not learnt them; see `metrics.evaluate`.
+    """
 
     images: np.ndarray
     truth: np.ndarray
+    categories: np.ndarray | None = None
 
 
 def first_trials(split: Split) -> Split:
@@ -198,7 +203,12 @@ def first_trials(split: Split) -> Split:
 
 
 def paint(
-    scan: Split, pipe: FMRIToImagePipeline, rivals: dict[str, RidgeToImages], chosen: Preset, seed: int
+    scan: Split,
+    pipe: FMRIToImagePipeline,
+    rivals: dict[str, RidgeToImages],
+    chosen: Preset,
+    seed: int,
+    categories: np.ndarray | None = None,
 ) -> dict[str, Painted]:
     """Pictures for some scans: our samples, their mean ("visdec_mean"), and every rival's."""
     sampling = chosen.sampling
@@ -210,10 +220,9 @@ def paint(
         generator=torch.Generator().manual_seed(seed),
     ).images
     mean = np.rint(images.mean(axis=1, keepdims=True)).astype(np.uint8)
-    painted = {"visdec": Painted(images, scan.images), "visdec_mean": Painted(mean, scan.images)}
-    for name, rival in rivals.items():
-        painted[name] = Painted(rival.reconstruct(scan.voxels)[:, None], scan.images)
-    return painted
+    made = {"visdec": images, "visdec_mean": mean}
+    made |= {name: rival.reconstruct(scan.voxels)[:, None] for name, rival in rivals.items()}
+    return {name: Painted(pictures, scan.images, categories) for name, pictures in made.items()}
 
 
 def paint_test(
@@ -229,7 +238,7 @@ def paint_test(
     return {
         f"{name}{ending}": result
         for ending, scan in scans.items()
-        for name, result in paint(scan, pipe, rivals, chosen, seed).items()
+        for name, result in paint(scan, pipe, rivals, chosen, seed, dataset.new_categories(scan)).items()
     }
 
 
@@ -239,7 +248,7 @@ def score_all(painted: dict[str, Painted], world: World, chosen: Preset, seed: i
     order = np.random.default_rng(seed).permutation(len(shuffled.truth))
     wrong = np.empty_like(order)
     wrong[order] = np.roll(order, 1)  # one round of everybody: nobody keeps the own scan
-    everything = {**painted, "visdec_shuffled": Painted(shuffled.images[wrong], shuffled.truth)}
+    everything = {**painted, "visdec_shuffled": replace(shuffled, images=shuffled.images[wrong])}
     return {
         name: evaluate(
             result.images,
@@ -247,6 +256,7 @@ def score_all(painted: dict[str, Painted], world: World, chosen: Preset, seed: i
             classify=world.classifier.classify,
             generator=np.random.default_rng(seed),
             n_way=chosen.classifier.num_classes,
+            categories=result.categories,
         )
         for name, result in everything.items()
     }

@@ -29,7 +29,7 @@ class SampleCalibration:
         ranks: share of pixels whose truth has 0, 1, .. samples below it, shape (samples + 1,). Flat if calibrated;
             a U says that the samples agree too much with each other.
         inside: share of true pixels between the lowest and the highest sample.
-        inside_ci95: 95 % interval of it over stimuli.
+        inside_ci95: 95 % interval of it, over stimuli or their categories.
         nominal: what calibrated samples score there, (samples - 1) / (samples + 1).
         spread: root mean square standard deviation of a pixel over samples, for each stimulus, pixels 0..1, (n,).
         error: root mean square error of the samples' mean, likewise, (n,).
@@ -48,7 +48,9 @@ class SampleCalibration:
     correlation: float
 
 
-def sample_calibration(samples: np.ndarray, truth: np.ndarray, generator: np.random.Generator) -> SampleCalibration:
+def sample_calibration(
+    samples: np.ndarray, truth: np.ndarray, generator: np.random.Generator, categories: np.ndarray | None = None
+) -> SampleCalibration:
     """Compares the truth with the samples' own idea of their uncertainty, pixel by pixel.
 
     If the samples and the truth come from one distribution, the truth is just one more sample: its rank among them
@@ -58,6 +60,7 @@ def sample_calibration(samples: np.ndarray, truth: np.ndarray, generator: np.ran
         samples: uint8 (n, samples, height, width, 3), at least 2 samples.
         truth: uint8 (n, height, width, 3).
         generator: for the interval.
+        categories: see `metrics.evaluate`.
     """
     _check_samples(samples, truth)
     s = samples.shape[1]
@@ -68,7 +71,7 @@ def sample_calibration(samples: np.ndarray, truth: np.ndarray, generator: np.ran
     return SampleCalibration(
         ranks=shares.mean(axis=0),
         inside=float(inside.mean()),
-        inside_ci95=bootstrap_interval(inside, generator, bounds=(0.0, 1.0)),
+        inside_ci95=bootstrap_interval(inside, generator, bounds=(0.0, 1.0), clusters=categories),
         nominal=(s - 1) / (s + 1),
         spread=np.sqrt(variance),
         error=np.sqrt(squared_error),
@@ -262,6 +265,7 @@ def roi_lesions(
     generator: np.random.Generator,
     *,
     bounds: Bounds | None = None,
+    categories: np.ndarray | None = None,
 ) -> dict[str, PairedTest]:
     """What each region contributes: the score with all voxels minus the score with the region silenced.
 
@@ -278,6 +282,7 @@ def roi_lesions(
             `lambda made: n_way_top_k(...)` or `lambda made: -mse(made, truth)`.
         generator: for intervals and tests.
         bounds: of the score; see `statistics.paired_test`.
+        categories: see `metrics.evaluate`.
 
     Returns:
         Region name -> drop, its interval and its p-value, in the order of `rois`.
@@ -295,7 +300,11 @@ def roi_lesions(
         raise ValueError(f"score gave {intact.shape} for {len(voxels)} stimuli, expected one score a stimulus")
     return {
         name: paired_test(
-            intact, score(reconstruct(np.where(mask, voxels.dtype.type(0), voxels))), generator, bounds=bounds
+            intact,
+            score(reconstruct(np.where(mask, voxels.dtype.type(0), voxels))),
+            generator,
+            bounds=bounds,
+            clusters=categories,
         )
         for name, mask in rois.items()
     }

@@ -2,7 +2,7 @@
 
 What enters: reconstructions, uint8 (n, samples, height, width, 3) or (n, height, width, 3), and the images
 that were really seen, uint8 (n, height, width, 3). What leaves: one number a stimulus for each score, or,
-from `evaluate`, a `Score` with value, 95 % interval over stimuli and chance level. The scores are those of
+from `evaluate`, a `Score` with value, 95 % interval, what that is over, and chance level. The scores are those of
 Sun et al., NeurIPS 2023 (arXiv 2305.17214):
 
     n-way top-k      is the true class among the k best of n classes?      chance k / n
@@ -38,10 +38,11 @@ class Score:
 
     Attributes:
         value: mean over stimuli.
-        ci95: 95 % bootstrap interval over stimuli, (low, high).
+        ci95: 95 % bootstrap interval, (low, high).
         chance: what an uninformed decoder scores.
         n: number of stimuli.
         values: the score of each stimulus, shape (n,), for paired tests and for intervals over subjects.
+        over: what the interval draws again, such as "50 stimuli" or "10 categories".
     """
 
     value: float
@@ -49,10 +50,11 @@ class Score:
     chance: float
     n: int
     values: tuple[float, ...] = field(default=(), repr=False)
+    over: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """As it stands in metrics.json: `{"value", "ci95": [low, high], "chance"}`."""
-        return {"value": self.value, "ci95": list(self.ci95), "chance": self.chance}
+        """As it stands in metrics.json: `{"value", "ci95": [low, high], "over", "chance"}`."""
+        return {"value": self.value, "ci95": list(self.ci95), "over": self.over, "chance": self.chance}
 
 
 def n_way_top_k(
@@ -196,6 +198,7 @@ def evaluate(
     trials: int | None = None,
     resamples: int = 2000,
     features: Features | None = None,
+    categories: np.ndarray | None = None,
 ) -> dict[str, Score]:
     """All scores of one method on one test set.
 
@@ -205,7 +208,11 @@ def evaluate(
     score against the *other* stimuli, over all n (n - 1) mismatched pairs. So it already contains what any blurred
     picture of the right kind gets for free.
 
-    Where all stimuli score alike, the interval is the exact bound; see `statistics.bootstrap_interval`.
+    **What the intervals are over.** Pass `categories` where the claim is about categories that the decoder has not
+    learnt: the ones tested are then a sample of others, and whole categories are drawn again. Pass none where it is
+    about new pictures of the categories that it has learnt: those stay what they are whoever repeats the experiment,
+    and stimuli are drawn. `BrainDataset.new_categories` knows which. Where all units score alike, the interval is the
+    exact bound; see `statistics.bootstrap_interval`.
 
     Args:
         reconstructions, truth: as in the module text, at least 2 stimuli.
@@ -219,6 +226,7 @@ def evaluate(
         trials: see `n_way_top_k`; None is exact.
         resamples: see `bootstrap_interval`.
         features: see `perceptual.Features`; say in the report which. None leaves these scores out.
+        categories: the category of each stimulus, (n,), any labels, at least 2; see above.
     """
     reconstructions, truth = _check_images(reconstructions, truth)
     bootstrap_seed = int(generator.integers(2**63))
@@ -244,15 +252,21 @@ def evaluate(
         mismatched = (matrix.sum() - matched.sum()) / (matrix.size - matched.size)
         found[name] = (matched.mean(axis=1), float(mismatched))
 
+    over = f"{len(truth)} stimuli" if categories is None else f"{len(np.unique(categories))} categories"
     return {
         name: Score(
             value=float(values.mean()),
             ci95=bootstrap_interval(
-                values, np.random.default_rng(bootstrap_seed), resamples=resamples, bounds=BOUNDS.get(name, (0.0, 1.0))
+                values,
+                np.random.default_rng(bootstrap_seed),
+                resamples=resamples,
+                bounds=BOUNDS.get(name, (0.0, 1.0)),
+                clusters=categories,
             ),
             chance=chance,
             n=len(values),
             values=tuple(values.tolist()),
+            over=over,
         )
         for name, (values, chance) in found.items()
     }

@@ -246,18 +246,16 @@ def score_chart(
     repeats_averaged: bool | int | None = None,
     n_way: int | None = None,
     title: str = "Scores on test stimuli",
-    over: str = "stimuli",
     panel_columns: int = 4,
     dark: bool = False,
 ) -> Figure:
     """One panel a metric: a dot for each method, its 95 % interval, a dashed mark at its chance level.
 
     Args:
-        methods: method -> metric -> {"value", "ci95": [low, high], "chance"}, as in metrics.json. A metric
+        methods: method -> metric -> {"value", "ci95": [low, high], "over", "chance"}, as in metrics.json. A metric
             that a method lacks leaves its row empty.
         n_test, repeats_averaged: number of test stimuli, and what became of their repeats; None says nothing of them.
         n_way: classes in the n-way contest; None: from its chance level.
-        over: what the intervals are over, in words.
         panel_columns: panels side by side; 1 or 2 suit a phone.
     """
     names = metric_names(methods)
@@ -282,6 +280,7 @@ def score_chart(
     count = "number of stimuli not recorded" if n_test is None else f"{n_test} test stimuli"
     exception = " (but for single-trial methods)" if any(name.endswith(SINGLE_TRIAL) for name in methods) else ""
     averaged = "" if repeats_averaged is None else f", {averaging(repeats_averaged)}{exception}"
+    over = intervals_over(methods)
     subtitle = f"{count}{averaged}. Marker: mean; bar: 95 % interval over {over}; dashed: chance."
     body = math.ceil(len(names) / panel_columns) * pitch - 0.25
     figure, page, top = _page(width, body, title, subtitle, simulated, theme)
@@ -325,6 +324,12 @@ def score_chart(
         axes.set_yticks([])
         axes.locator_params(axis="x", nbins=3 if info.digits > 3 else 4, min_n_ticks=2 if info.digits > 3 else 3)
     return figure
+
+
+def intervals_over(methods: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """What the intervals of these scores are over, such as "10 categories or 50 stimuli"; "stimuli" if none says."""
+    said = (score.get("over") for scores in methods.values() for score in scores.values() if score)
+    return " or ".join(dict.fromkeys(filter(None, said))) or "stimuli"
 
 
 def loss_curves(
@@ -419,7 +424,7 @@ def score_value(score: Mapping[str, Any] | None, name: str) -> float | None:
     if not score:
         return None
     if "value" not in score:
-        raise ValueError(f'{name} has {sorted(score)}, expected {{"value", "ci95", "chance"}}: Score.as_dict()')
+        raise ValueError(f'{name} has {sorted(score)}, expected {{"value", "ci95", "over", "chance"}}: Score.as_dict()')
     return score["value"] if score["value"] is not None and math.isfinite(score["value"]) else None
 
 

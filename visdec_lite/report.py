@@ -191,7 +191,8 @@ def _tiles(metrics: Mapping[str, Any]) -> str:
     for name in [name for name in HEADLINES if plotting.score_value(scores.get(name), name) is not None][:3]:
         info = plotting.metric_info(name, plotting.contest_size(metrics))
         score = scores[name]
-        details = f"{_interval(info, score)}<br>{_chance(info, score)}<br>{_sample(metrics, method)}"
+        over = f" over {escape(score['over'])}" if score.get("over") else ""
+        details = f"{_interval(info, score)}{over}<br>{_chance(info, score)}<br>{_sample(metrics, method)}"
         tiles.append(
             f"<li><b>{info.write(score['value'])}</b> {escape(info.label)}, "
             f"{escape(plotting.method_label(method))}<small>{details}</small></li>"
@@ -229,7 +230,11 @@ def _scores(metrics: Mapping[str, Any]) -> str:
     group_heads = "".join(
         f'<th scope="colgroup" colspan="{len(members)}">{escape(words)}</th>' for words, members in groups
     )
-    heads = "".join(f'<th scope="col">{escape(plotting.method_label(method))}</th>' for method in columns)
+    heads = "".join(
+        f'<th scope="col">{escape(plotting.method_label(method))}'
+        f"<small>interval over {escape(plotting.intervals_over({method: methods[method]}))}</small></th>"
+        for method in columns
+    )
     rows = []
     for name in names:
         info = plotting.metric_info(name, plotting.contest_size(metrics))
@@ -249,8 +254,9 @@ def _scores(metrics: Mapping[str, Any]) -> str:
 <h2>Scores</h2>
 <p><b>How to read a score.</b> Chance is what a decoder that learned nothing from the scan would score; for pixel
 scores it is measured with the same reconstructions beside the wrong pictures, so it already holds what any blur of
-the right kind gets for free. The 95&nbsp;% interval says where the mean would likely lie with other test pictures
-of the same kind: a score whose interval includes chance is no evidence that anything was decoded.</p>
+the right kind gets for free. The 95&nbsp;% interval says where the mean would likely lie if what is named above its
+column were drawn anew: other categories, of which all pictures stand or fall together, or other pictures of the same
+categories. A score whose interval includes chance is no evidence that anything was decoded.</p>
 <div class="scroll" role="region" aria-label="Table of scores" tabindex="0">
 <table class="scores">
 <caption><span>{_prefix(metrics)}Mean over {_stimuli(n_test)}, 95&nbsp;% interval, chance level.</span></caption>

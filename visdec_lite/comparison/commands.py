@@ -15,7 +15,7 @@ from visdec_lite.comparison.methods import choose_methods
 from visdec_lite.comparison.page import write_results
 from visdec_lite.comparison.runner import describe, run_cells
 from visdec_lite.comparison.tables import Row
-from visdec_lite.comparison.words import tables
+from visdec_lite.comparison.words import intervals_over, tables
 
 
 def run_comparison(
@@ -48,7 +48,7 @@ def summary(results: dict[str, Any]) -> str:
     rows = [Row(**{**row, "by_subject": tuple(row["by_subject"])}) for row in results["rows"]]
     header, lines = next(iter(tables(results, rows).values()))
     said = "SIMULATED data, " if results["simulated"] else ""
-    text = [f"{said}{results['n_test']} test stimuli a subject; score [95 % interval]"]
+    text = [f"{said}{results['n_test']} test stimuli a subject; score [95 % interval over {intervals_over(rows)}]"]
     columns = [(line[0], line[2], line[5]) for line in (("", *header[1:]), *lines)]
     widths = [2 + max(map(len, column)) for column in zip(*columns, strict=True)]
     text += ["".join(f"{word:{width}}" for word, width in zip(c, widths, strict=True)).rstrip() for c in columns]

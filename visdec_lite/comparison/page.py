@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ from visdec_lite.comparison.cells import (
 from visdec_lite.comparison.figures import shown_name
 from visdec_lite.comparison.methods import FUSION_FIELDS, METHODS, choose_methods
 from visdec_lite.comparison.runner import describe
-from visdec_lite.comparison.scores import MEAN_OF_SAMPLES, Pictures, mean_of_samples, pooled, score_pictures
+from visdec_lite.comparison.scores import MEAN_OF_SAMPLES, Pictures, hash_of, mean_of_samples, pooled, score_pictures
 from visdec_lite.comparison.tables import OURS, Row, Unit, aggregate, relative_gains, versus, write_csv
-from visdec_lite.demo import LIMITS, versions, write_json
+from visdec_lite.demo import LIMITS, first_trials, versions, write_json
 from visdec_lite.report import write_report
 
 HEADLINES = ("n_way_top1", "n_way_top5", "pairwise_pcc", "pcc", "ssim", "mse")  # of leaderboard.png
@@ -66,6 +66,7 @@ def collect(settings: ComparisonSettings, out: Path) -> Found:
     for cell in cells:
         groups[cell.method, cell.subject, cell.seed, cell.trials].append(cell)
     units, records, shown, whole = [], defaultdict(list), {}, []
+    labels: dict[int, dict[str, np.ndarray | None]] = {}
     for (method, subject, seed, trials), members in groups.items():
         if any(cell in missing for cell in members):
             continue
@@ -74,7 +75,11 @@ def collect(settings: ComparisonSettings, out: Path) -> Found:
         for name, scores in kept["scores"].items():
             if trials is not None:
                 scores = {f"trials_{trials}": scores["test"]}
-            units.append(Unit(name, subject, seed, scores, kept["truth"]))
+            if subject not in labels:
+                labels[subject] = _labels_of(settings, members[0])
+            units.append(
+                Unit(name, subject, seed, scores, kept["truth"], _new_categories(labels[subject], kept["truth"]))
+            )
         if trials is None:
             whole.append((method, subject, seed))
     _check_same_data(records)
@@ -86,6 +91,31 @@ def collect(settings: ComparisonSettings, out: Path) -> Found:
     order = [name for name in METHODS if name in order or name == OURS]
     units = sorted((unit for unit in units if unit.method in order), key=lambda unit: order.index(unit.method))
     return Found(units, dict(records), {name: shown[name] for name in order if name in shown}, missing)
+
+
+def _labels_of(settings: ComparisonSettings, cell: Cell) -> dict[str, np.ndarray | None]:
+    """Hash of the pictures of each test split -> their categories where those are new to the decoder, else None."""
+    if settings.folded:
+        return {}  # trials are dealt to folds, each of which learns every category
+    dataset = settings.load(replace(cell, trials=None))
+    scans = [first_trials(dataset[name]) for name in dataset.splits if name.startswith("test")]
+    return {hash_of(scan.images): dataset.new_categories(scan) for scan in scans}
+
+
+def _new_categories(labels: Mapping[str, np.ndarray | None], truth: Mapping[str, str]) -> dict[str, list[int]]:
+    """Condition -> category of every stimulus, where an interval is over categories.
+
+    Raises:
+        ValueError: the pictures that were kept are not those of the data set.
+    """
+    strange = [condition for condition, pictures in truth.items() if labels and pictures not in labels]
+    if strange:
+        raise ValueError(
+            f"the pictures kept under {', '.join(strange)} are none of the data set's test pictures, so their "
+            "categories are not known; make the results with the data that the cells learnt from, or use another --out"
+        )
+    found = {condition: labels.get(pictures) for condition, pictures in truth.items()}
+    return {condition: of_all.tolist() for condition, of_all in found.items() if of_all is not None}
 
 
 def _check_same_data(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -150,7 +180,7 @@ def write_results(settings: ComparisonSettings, out: Path, errors: Mapping[Cell,
         plotting.score_chart,
         {name: {m: s for m, s in found_scores.items() if m in HEADLINES} for name, found_scores in scores.items()},
         simulated=results["simulated"], n_test=results["n_test"], repeats_averaged=results["repeats_averaged"],
-        n_way=results["n_way"], title=f"Leaderboard: {words.how_many(results)}", over=words.intervals_over(results),
+        n_way=results["n_way"], title=f"Leaderboard: {words.how_many(results)}",
         panel_columns=3,
     )  # fmt: skip
     gallery = _gallery(found, results)

@@ -51,7 +51,7 @@ def score_pictures(method: str, pictures: Mapping[str, Pictures], referee: Refer
             "test": score_condition("test", mean, referee, seed),
             "shuffled": score_condition("shuffled", shuffled(mean, seed), referee, seed),
         }
-    return {"scores": found, "truth": {name: _hash(kept.truth) for name, kept in pictures.items()}}
+    return {"scores": found, "truth": {name: hash_of(kept.truth) for name, kept in pictures.items()}}
 
 
 def score_condition(name: str, kept: Pictures, referee: Referee, seed: int) -> dict[str, dict[str, Any]]:
@@ -124,5 +124,6 @@ def pooled(parts: Sequence[Mapping[str, Pictures]]) -> dict[str, Pictures]:
     return together
 
 
-def _hash(pictures: np.ndarray) -> str:
+def hash_of(pictures: np.ndarray) -> str:
+    """Of what was seen: equal for the same pictures in the same order."""
     return hashlib.sha256(np.ascontiguousarray(pictures).tobytes()).hexdigest()[:16]

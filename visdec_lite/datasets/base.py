@@ -133,6 +133,18 @@ class BrainDataset:
             raise KeyError(f"data set {self.name!r} has no split {split!r}; it has {sorted(self.splits)}")
         return self.splits[split]
 
+    def new_categories(self, split: Split) -> np.ndarray | None:
+        """What an interval has to draw again: the labels of these rows where training knows not all of them.
+
+        A score on categories that no training scan is of speaks of other such categories: they are then the units,
+        not the pictures. None where training has them all (new pictures of known categories: stimuli are the units),
+        and where all rows are of one category, which says nothing about others.
+        """
+        if split.labels is None or len(np.unique(split.labels)) < 2:
+            return None
+        known = self["train"].labels
+        return None if known is not None and np.isin(split.labels, known).all() else split.labels
+
     @property
     def _main(self) -> str:
         return "train" if "train" in self.splits else "pretrain"
