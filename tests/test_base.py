@@ -106,6 +106,18 @@ def test_dataset_knows_its_sizes(rng):
     assert dataset["train"] is dataset.splits["train"]
 
 
+def test_new_categories_are_those_without_a_training_trial(rng):
+    dataset = make_dataset(rng, category_names=("a", "b", "c", "d"))
+    test = dataset["test"]  # of categories 0 and 1, as train
+    assert dataset.new_categories(test) is None
+    new = replace(test, labels=test.labels + 2)
+    assert dataset.new_categories(new) is new.labels
+    mixed = replace(test, labels=test.labels + 1)
+    assert dataset.new_categories(mixed) is mixed.labels, "one of them is new: the claim is about others"
+    assert dataset.new_categories(replace(test, labels=np.full(6, 3))) is None, "one category stands for no other"
+    assert dataset.new_categories(replace(test, labels=None)) is None
+
+
 def test_missing_split_is_named(rng):
     with pytest.raises(KeyError, match=r"no split 'val'.*train"):
         make_dataset(rng)["val"]

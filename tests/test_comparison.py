@@ -475,6 +475,23 @@ def test_a_planted_comparison_comes_out_as_planted(small, tmp_path):
     assert next(iter(unaveraged)).startswith("Leaderboard: new pictures, single trials")
     assert "With and without phases 1 and 2" in text and "Table 2 (" not in text, "no row, no table"
     assert "SIMULATED" in heard[-2]
+    assert found["visdec", "test", "pairwise_pcc"].over == "10 categories"
+    assert found["visdec", "test_seen", "pairwise_pcc"].over == "10 stimuli", "of categories that were learnt"
+    assert "the smallest p of one test is 0.002, of all corrected ones 0.012" in text, "2 / 1024, and 6 tests"
+    assert "interval over 10 categories" in heard[-2]
+
+
+def test_categories_are_those_of_the_kept_pictures_or_an_error(small, tmp_path, monkeypatch):
+    settings = settings_with(methods=("visdec",))
+    run_cells(settings, tmp_path, workers=0)
+    (unit,) = page.collect(settings, tmp_path).units
+    assert set(unit.categories) == set(unit.truth) - {"test_seen"} and len(unit.categories["test"]) == 10
+    dataset = settings.load(Cell("visdec", 1, 0))
+    assert unit.categories["test"] == dataset["test"].average_repeats().labels.tolist()
+    other = {**dataset.splits, "test": replace(dataset["test"], images=255 - dataset["test"].images)}
+    monkeypatch.setattr(cells, "load_dataset", lambda name, subject: replace(dataset, splits=other))
+    with pytest.raises(ValueError, match=r"test, single_trial.* are none of the data set's test pictures"):
+        page.collect(settings, tmp_path)
 
 
 def test_what_is_kept_is_not_done_again_and_more_may_be_asked_for(small, tmp_path):

@@ -81,6 +81,17 @@ def test_samples_that_are_all_the_truth():
     assert math.isnan(found.ratio) and math.isnan(found.correlation) and (found.error == 0).all()
 
 
+def test_calibration_of_new_categories_is_over_categories():
+    """Half of the categories calibrated, half overconfident: ten of them tell less than fifty stimuli would."""
+    spread = np.repeat(np.tile([25.0, 2.0], 5), 5)
+    truth, samples = drawn(rng(), 50, 1, 25.0)[:, 0], drawn(rng(1), 50, 4, spread)
+    kinds = np.repeat(np.arange(10), 5)
+    over_stimuli, over_categories = (sample_calibration(samples, truth, rng(2), c) for c in (None, kinds))
+    assert over_stimuli.inside == over_categories.inside
+    few, many = (np.diff(found.inside_ci95)[0] for found in (over_categories, over_stimuli))
+    assert few > 1.8 * many
+
+
 # Confidence
 
 
@@ -180,6 +191,9 @@ def test_the_region_that_carries_the_signal_is_found():
     assert found["loud"].ci95[0] > found["soft"].ci95[1] > found["soft"].ci95[0] > 0
     assert found["loud"].p_value < 0.001
     assert found["mute"].difference == 0.0 and found["mute"].p_value == 1.0
+    kinds = np.arange(len(voxels)) % 10
+    over = roi_lesions(reconstruct, voxels, {"loud": loud}, lambda made: made, rng(), categories=kinds)["loud"]
+    assert over.units == 10 and over.p_value == over.least_p == 2 / 1024 and over.difference == found["loud"].difference
     np.testing.assert_array_equal(voxels, before)
 
 

@@ -62,6 +62,13 @@ def test_scores_are_those_of_metrics(rng, tmp_path):
     found = score_file(tmp_path / "painted.npz", tmp_path / "truth.npy", classify, 3)
     assert found == evaluate(painted, truth, classify=classify, generator=np.random.default_rng(3))
     assert "n_way_top1" not in score_file(tmp_path / "painted.npz", tmp_path / "truth.npy", None, 3)
+    np.savez(tmp_path / "kinds.npz", labels=np.array([3, 3, 7, 7]))
+    over = score_file(tmp_path / "painted.npz", tmp_path / "truth.npy", None, 3, tmp_path / "kinds.npz")
+    assert {score.over for score in over.values()} == {"2 categories"}
+    words = ["evaluate", str(tmp_path / "painted.npz"), str(tmp_path / "truth.npy")]
+    done = CliRunner().invoke(app, [*words, "--categories", str(tmp_path / "kinds.npz")])
+    assert done.exit_code == 0 and "95 % interval over 2 categories" in done.output, done.output
+    assert "95 % interval over 4 stimuli" in CliRunner().invoke(app, words).output
 
 
 def test_from_voxels_to_scores_on_the_command_line(pipe, scans, rng, tmp_path):

@@ -151,6 +151,9 @@ def evaluate(
     reconstructions: Annotated[Path, typer.Argument(help="uint8 pictures: .npz with 'images', or .npy")],
     truth: Annotated[Path, typer.Argument(help="what was seen, uint8 (n, h, w, 3), same order")],
     referee: Annotated[str, typer.Option(help="simulated | digits69 | none: who names the pictures")] = "none",
+    categories: Annotated[
+        Path | None, typer.Option(help="of the stimuli, where new to the decoder: intervals are then over categories")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="file for the scores as JSON")] = None,
 ) -> None:
@@ -159,7 +162,9 @@ def evaluate(
     from visdec_lite.demo import write_json
 
     classify = None if referee == "none" else files.shipped_referee(referee)
-    scores = {name: score.as_dict() for name, score in files.score_file(reconstructions, truth, classify, seed).items()}
+    found = files.score_file(reconstructions, truth, classify, seed, categories)
+    scores = {name: score.as_dict() for name, score in found.items()}
+    typer.echo(f"score [95 % interval over {next(iter(found.values())).over}] (chance)")
     typer.echo("\n".join(_lines(scores)))
     if out:
         write_json(out, scores)
@@ -261,7 +266,7 @@ def _table(metrics: dict) -> str:
     simulated = "SIMULATED data, " if metrics["simulated"] else ""
     lines = [f"{simulated}{metrics['n_test']} test stimuli; score [95 % interval] (chance)"]
     for method, scores in metrics["methods"].items():
-        lines += [method, *_lines(scores)]
+        lines += [f"{method} (intervals over {next(iter(scores.values()))['over']})", *_lines(scores)]
     return "\n".join(lines)
 
 

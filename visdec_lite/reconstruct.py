@@ -82,7 +82,11 @@ def paint_file(
 
 
 def score_file(
-    reconstructions: Path, truth: Path, classify: Callable[[np.ndarray], Any] | None, seed: int
+    reconstructions: Path,
+    truth: Path,
+    classify: Callable[[np.ndarray], Any] | None,
+    seed: int,
+    categories: Path | None = None,
 ) -> dict[str, Score]:
     """Scores of reconstructions, see `metrics.evaluate`.
 
@@ -91,9 +95,11 @@ def score_file(
         truth: what was seen, uint8 (n, h, w, 3), in the same order.
         classify: a referee; None leaves n-way accuracy out.
         seed: of the bootstrap.
+        categories: of the stimuli, (n,): .npy, or .npz with an array `labels`, where they are new to the decoder.
     """
     painted, seen = read_array(reconstructions, "images"), read_array(truth, "images")
-    return evaluate(painted, seen, classify=classify, generator=np.random.default_rng(seed))
+    kinds = None if categories is None else read_array(categories, "labels")
+    return evaluate(painted, seen, classify=classify, generator=np.random.default_rng(seed), categories=kinds)
 
 
 def read_array(path: Path, name: str) -> np.ndarray:
