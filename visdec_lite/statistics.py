@@ -58,7 +58,7 @@ def bootstrap_interval(
     94 %, exponential 90 %. 10 clusters of 5 stimuli: normal scores 94 %, whether clusters make up 71 % of the variance
     or nothing of it; hits whose rates differ from cluster to cluster around 0.5 and 0.72: 95, 93 %; exponential
     clusters 91 %. Where nearly all clusters score alike and a rare one does not, ten cannot know it: hits at rates
-    around 0.1, 82 %. Student's t does as well and leaves the bounds; BCa would gain up to 3 % on the skewed ones.
+    around 0.1, 82 %. Student's t does as well and leaves the bounds; BCa gains 1 % on the skewed ones.
 
     Args:
         values: one score a stimulus, shape (n,). Average over samples first: samples of one stimulus are

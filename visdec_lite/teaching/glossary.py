@@ -32,8 +32,9 @@ GLOSSARY: dict[str, str] = {
     "made while looking at test scores.",
     "train, val, test": "Data to learn from; data to choose by; data opened once, at the end.",
     "chance level": "What guessing scores. A score means nothing without it.",
-    "confidence interval": "Where the score would likely lie with other stimuli. Here: 95 %, by drawing stimuli again "
-    "with replacement (bootstrap).",
+    "confidence interval": "Where the score would likely lie if the experiment were done again, with other categories "
+    "where these are new to the decoder, else with other stimuli. Here: 95 %, by drawing them again with replacement "
+    "(bootstrap).",
     "category": "In the simulated world a colour and a shape, such as yellow ring: 50 in all. 40 of them occur in the "
     "training scans, the other 10 in the test.",
     "encoder": "A network from data to features. A decoder goes back.",
