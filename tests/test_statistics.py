@@ -154,11 +154,11 @@ def test_an_interval_over_clusters_is_that_of_their_means_where_they_are_equally
 def test_percentiles_reach_as_far_as_students_t():
     """Of normal means with variance k - 1 over k, the bootstrap's own, the percentiles are where t ends."""
     for units in (3, 10, 50):
-        low, high = statistics._percentiles(0.95, units)
+        low, high = statistics.percentiles(0.95, units)
         assert low == pytest.approx(1 - high)
         reach = norm.ppf(high) * math.sqrt((units - 1) / units)
         assert reach == pytest.approx(t.ppf(0.975, units - 1)), units
-    assert statistics._percentiles(0.95, 10**7) == pytest.approx((0.025, 0.975), rel=1e-5)
+    assert statistics.percentiles(0.95, 10**7) == pytest.approx((0.025, 0.975), rel=1e-5)
 
 
 def test_a_cluster_counts_by_its_stimuli():

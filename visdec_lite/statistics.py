@@ -78,7 +78,7 @@ def bootstrap_interval(
     totals, counts = np.bincount(unit, weights=values), np.bincount(unit)
     drawn = generator.integers(units, size=(resamples, units))
     means = totals[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, _percentiles(level, units))
+    low, high = np.quantile(means, percentiles(level, units))
     return float(low), float(high)
 
 
@@ -159,8 +159,20 @@ def ratio_interval(
     above, below = (np.bincount(unit, weights=values)[drawn].sum(axis=1) for values in (a, b))
     ratios = np.where(above > 0, np.inf, 1.0)
     np.divide(above, below, out=ratios, where=below > 0)
-    low, high = np.quantile(ratios, _percentiles(level, units), method="inverted_cdf")  # subtracts no infinities
+    low, high = np.quantile(ratios, percentiles(level, units), method="inverted_cdf")  # subtracts no infinities
     return float(low), float(high)
+
+
+def percentiles(level: float, units: int) -> tuple[float, float]:
+    """Which percentiles of resampled means end an interval over so many units (Hesterberg, 2015).
+
+    2.5 and 97.5 % of very many; of few further out, so that normal means reach as far as Student's t would: of 10
+    units 0.9 and 99.1 %. Shares, 0..1.
+    """
+    if units < 2:
+        return (1 - level) / 2, (1 + level) / 2
+    outside = float(ndtr(-np.sqrt(units / (units - 1)) * stdtrit(units - 1, (1 + level) / 2)))
+    return outside, 1 - outside
 
 
 @dataclass(frozen=True)
@@ -264,14 +276,6 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(stepped, 1.0)
     return corrected
-
-
-def _percentiles(level: float, units: int) -> tuple[float, float]:
-    """Where an interval over so many units ends: normal means reach as far as Student's t would (Hesterberg, 2015)."""
-    if units < 2:
-        return (1 - level) / 2, (1 + level) / 2
-    outside = float(ndtr(-np.sqrt(units / (units - 1)) * stdtrit(units - 1, (1 + level) / 2)))
-    return outside, 1 - outside
 
 
 def _units(clusters: np.ndarray | None, shape: tuple[int, ...]) -> tuple[np.ndarray, int]:
