@@ -159,7 +159,7 @@ def evaluate(
 ) -> None:
     """Score reconstructions against what was seen: each with chance and 95 % interval."""
     from visdec_lite import reconstruct as files
-    from visdec_lite.demo import write_json
+    from visdec_lite.files import write_json
 
     classify = None if referee == "none" else files.shipped_referee(referee)
     found = files.score_file(reconstructions, truth, classify, seed, categories)
