@@ -1,25 +1,43 @@
 """The tables of README.md from the cells of a comparison on the simulated data set, without training or painting.
 
-    python benchmarks/comparison_rows.py runs/compare-simulated-class --seeds 0
+    python benchmarks/comparison_rows.py runs/compare-simulated-class
 
 Prints one row a method (averaged test scans, seen categories beside them), the paired tests and gains, and what their
-intervals are over. Cells that are not finished are left out.
+intervals are over. Reads nothing but the scores.json of every finished cell of all training trials, of this version or
+an earlier one; categories come from the data set, whose test pictures must be those that were scored.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from visdec_lite.comparison.cells import ComparisonSettings
+from visdec_lite.comparison.cells import Cell, ComparisonSettings
 from visdec_lite.comparison.methods import METHODS
-from visdec_lite.comparison.page import collect
-from visdec_lite.comparison.tables import Row, aggregate, relative_gains, versus
+from visdec_lite.comparison.page import labels_of_test, new_categories
+from visdec_lite.comparison.tables import Row, Unit, aggregate, relative_gains, versus
 from visdec_lite.comparison.words import intervals_over
 
 COLUMNS = (("test", "n_way_top1"), ("test_seen", "n_way_top1"), ("test", "pairwise_pcc"), ("test", "pcc"),
            ("test", "ssim"))  # fmt: skip
+
+
+def units_of(folder: Path) -> list[Unit]:
+    units, labels = [], {}
+    for path in sorted(folder.glob("cells/*/subject*-seed*/scores.json")):
+        subject, seed, *fewer = path.parent.name.removeprefix("subject").replace("seed", "").split("-")
+        if fewer:
+            continue
+        cell = Cell(path.parent.parent.name, int(subject), int(seed))
+        if cell.subject not in labels:
+            labels[cell.subject] = labels_of_test(ComparisonSettings(), cell)
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        categories = new_categories(labels[cell.subject], kept["truth"])
+        units += [Unit(m, cell.subject, cell.seed, s, kept["truth"], categories) for m, s in kept["scores"].items()]
+    order = list(METHODS)
+    return sorted(units, key=lambda unit: order.index(unit.method))
 
 
 def written(row: Row | None) -> str:
@@ -38,15 +56,8 @@ def of_condition(rows: Sequence[Row], method: str, condition: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--subjects", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--methods", nargs="+", default=["paper"])
-    options = parser.parse_args()
-    settings = ComparisonSettings(
-        methods=tuple(options.methods), subjects=tuple(options.subjects), seeds=tuple(options.seeds)
-    )
-    found = collect(settings, options.folder)
-    rows = aggregate(found.units)
+    units = units_of(parser.parse_args().folder)
+    rows = aggregate(units)
     cells = {(row.method, row.condition, row.metric): row for row in rows}
     methods = list(dict.fromkeys(row.method for row in rows))
     print("SIMULATED data\n")
@@ -63,7 +74,7 @@ def main() -> None:
     for method in methods:
         words = (of_condition(rows, method, name) for name in ("test", "single_trial", "shuffled", "noise_2"))
         print(f"{METHODS[method].title:24s}", "; ".join(words))
-    tests = versus(found.units)
+    tests = versus(units)
     print(f"\n{len(tests)} paired tests of these subjects, Holm-corrected")
     for test in tests:
         print(
@@ -71,11 +82,9 @@ def main() -> None:
             f"{test.high:+.3f}], p = {test.p_value:.4f}, corrected {test.p_holm:.4f}, over {test.over}, "
             f"no p below {test.least_p:.4f}"
         )
-    for gain in relative_gains(found.units):
+    for gain in relative_gains(units):
         told = "none" if gain.gain is None else f"{gain.gain:+.0%} [{gain.low:+.0%}, {gain.high or float('inf'):+.0%}]"
         print(f"gain over {METHODS[gain.over].title}: {told}, the paper's {gain.paper:+.0%}")
-    for cell in found.missing:
-        print("not finished:", cell.name)
 
 
 if __name__ == "__main__":

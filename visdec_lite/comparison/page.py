@@ -73,8 +73,8 @@ def collect(settings: ComparisonSettings, out: Path) -> Found:
         records[method] += [kept_record(out, cell) for cell in members]
         kept = _scores_of(settings, out, method, seed, members)
         if subject not in labels:
-            labels[subject] = _labels_of(settings, members[0])
-        categories = _new_categories(labels[subject], kept["truth"])
+            labels[subject] = labels_of_test(settings, members[0])
+        categories = new_categories(labels[subject], kept["truth"])
         for name, scores in kept["scores"].items():
             if trials is not None:
                 scores = {f"trials_{trials}": scores["test"]}
@@ -92,7 +92,7 @@ def collect(settings: ComparisonSettings, out: Path) -> Found:
     return Found(units, dict(records), {name: shown[name] for name in order if name in shown}, missing)
 
 
-def _labels_of(settings: ComparisonSettings, cell: Cell) -> dict[str, np.ndarray | None]:
+def labels_of_test(settings: ComparisonSettings, cell: Cell) -> dict[str, np.ndarray | None]:
     """Hash of the pictures of each test split -> their categories where those are new to the decoder, else None."""
     if settings.folded:
         return {}  # trials are dealt to folds, each of which learns every category
@@ -101,7 +101,7 @@ def _labels_of(settings: ComparisonSettings, cell: Cell) -> dict[str, np.ndarray
     return {hash_of(scan.images): dataset.new_categories(scan) for scan in scans}
 
 
-def _new_categories(labels: Mapping[str, np.ndarray | None], truth: Mapping[str, str]) -> dict[str, list[int]]:
+def new_categories(labels: Mapping[str, np.ndarray | None], truth: Mapping[str, str]) -> dict[str, list[int]]:
     """Condition -> category of every stimulus, where an interval is over categories.
 
     Raises:
