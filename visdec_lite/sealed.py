@@ -7,11 +7,11 @@ digits written as zeros, so header and data are covered alike.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -56,7 +56,9 @@ def write_tensors(
         try:
             save_file(whole, temporary, metadata={**words, "sha256": EMPTY})
         except SafetensorError as error:
-            raise OSError(errno.ENOSPC, str(error)) if "No space" in str(error) else error from error
+            if found := re.search(r"os error (\d+)", str(error)):  # the system's own number, in words only
+                raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+            raise
         seal, place = _digest(temporary)
         with open(temporary, "r+b") as stream:
             stream.seek(place)
