@@ -27,7 +27,8 @@ def differences(found: Mapping[str, Any], asked: Mapping[str, Any], most: int = 
         asked: the same, as it is wanted now.
         most: so many are named, the rest are counted.
     """
-    names = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
+    nothing = object()
+    names = [name for name in {**found, **asked} if found.get(name, nothing) != asked.get(name, nothing)]
     told = ([repr(side[name]) if name in side else "absent" for side in (found, asked)] for name in names[:most])
     words = [f"{name} was {old}, now {new}" for name, (old, new) in zip(names, told, strict=False)]
     return "; ".join(words + ([f"and {len(names) - most} more"] if len(names) > most else []))
@@ -48,8 +49,12 @@ def configs_of(model: nn.Module) -> dict[str, Any]:
     as it prints itself, which tells the dropout of a plain `nn.Dropout`.
     """
     out: dict[str, Any] = {}
+    told: set[int] = set()  # parts of one model share its config
     for name, module in model.named_modules():
         config = getattr(module, "config", None)
+        if id(config) in told:
+            continue
+        told.add(id(config))
         if is_dataclass(config) and not isinstance(config, type):
             config = asdict(config)
         if isinstance(config, Mapping) and type(module).__module__.startswith("visdec_lite."):

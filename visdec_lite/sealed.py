@@ -7,12 +7,13 @@ digits written as zeros, so header and data are covered alike.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -56,7 +57,9 @@ def write_tensors(
         try:
             save_file(whole, temporary, metadata={**words, "sha256": EMPTY})
         except SafetensorError as error:
-            raise OSError(errno.ENOSPC, str(error)) if "No space" in str(error) else error from error
+            if found := re.search(r"os error (\d+)", str(error)):  # the system's own number, in words only
+                raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+            raise
         seal, place = _digest(temporary)
         with open(temporary, "r+b") as stream:
             stream.seek(place)
@@ -66,7 +69,10 @@ def write_tensors(
 
 @contextmanager
 def open_tensors(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """A sealed file as `safetensors.safe_open` gives it, once all its bytes were found to be those written.
+    """A sealed file as `safetensors.safe_open` gives it; what is read counts once the block has ended without an error.
+
+    Another thread reads every byte meanwhile, so that checking costs hardly any time: take tensors out, and use them
+    after the block.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -78,13 +84,16 @@ def open_tensors(path: str | os.PathLike[str]) -> Iterator[Any]:
         file = safe_open(str(path), framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error}); {ANEW}") from error
-    with file:
+    with file, ThreadPoolExecutor(1) as other:
         seal = (file.metadata() or {}).get("sha256")
         if seal is None:
             raise ValueError(f"{path} carries no SHA-256: it was not written by this version of visdec_lite; {ANEW}")
-        if _digest(Path(path), seal)[0] != seal:
-            raise ValueError(f"{path} is damaged: its bytes do not fit the SHA-256 that it carries; {ANEW}")
-        yield file
+        found = other.submit(_digest, Path(path), seal)
+        try:
+            yield file
+        finally:  # damage is the better reason for whatever went wrong in the block
+            if found.result()[0] != seal:
+                raise ValueError(f"{path} is damaged: its bytes do not fit the SHA-256 that it carries; {ANEW}")
 
 
 def cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
