@@ -18,6 +18,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+LEDGER = "downloads.lock.json"  # in the data home: what was downloaded, with its SHA-256
+
 
 def data_home() -> Path:
     """Folder of the data sets, a folder each: the environment's VISDEC_DATA, else `data`."""

@@ -9,14 +9,10 @@ from `train`, every choice is made on `val`, `test` is opened once. Unlabelled s
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from visdec_lite.files import sha256_of
 
 if TYPE_CHECKING:
     from visdec_lite.datasets.shards import Shards
@@ -162,8 +158,3 @@ def fingerprint(*parts: bytes | str) -> str:
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
     return digest.hexdigest()
-
-
-def files_fingerprint(files: Sequence[str | os.PathLike[str]]) -> str:
-    """Hash of the files' contents, in order."""
-    return fingerprint(*map(sha256_of, files))

@@ -1,0 +1,190 @@
+"""Is a recording still what was recorded? The one door through which the files of every loader go.
+
+Enters: the files. Leaves: their SHA-256, which make the fingerprint of a data set, after all that can show damage was
+looked at: the check sums that compressed streams carry (gzip, bzip2, zip, the elements of a .mat), which the libraries
+that read them need not look at, and the hash that the downloader recorded. Plain formats (.npy, HDF5, .nii, text) have
+no check sums: without a recorded hash a flipped bit in them is just another number, and this is said.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import logging
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from visdec_lite.files import LEDGER, sha256_of
+
+logger = logging.getLogger(__name__)
+
+ABSURD = 1e6  # scanners count to 32767, responses are a few percent, HCP's grand mean is 10000
+PIECE = 2**20  # bytes read at once
+MATLAB_HEADER, MATLAB_MATRIX, MATLAB_COMPRESSED = 128, 14, 15  # bytes; types of what follows, in version 5
+
+
+def verified(files: Sequence[str | os.PathLike[str]], name: str | None = None) -> list[str]:
+    """SHA-256 of each file, once it is known to be whole as far as that can be known.
+
+    Args:
+        files: of a recording, with their lists and masks, in an order that stays.
+        name: of the data set for `visdec-lite download get`, which records hashes; None: nobody's but the user's.
+
+    Returns:
+        Hexadecimal digits, one string a file. How many files could not be checked at all is logged.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a check sum or a recorded hash says otherwise.
+    """
+    marks, bare = [], []
+    records: dict[Path, tuple[Path, dict[str, str]] | None] = {}
+    for file in map(Path, files):
+        if not file.is_file():
+            raise FileNotFoundError(f"no file {file}; its data set is not complete without it")
+        summed = expect_whole(file)
+        mark, recorded = sha256_of(file), _recorded(file, records)
+        if recorded is not None and mark != recorded:
+            raise ValueError(
+                f"{file} has sha256 {mark}, recorded when it came was {recorded}: it has changed since; delete it and "
+                f"get it anew{f': visdec-lite download get {name}' if name else ''}"
+            )
+        marks.append(mark)
+        bare += [] if summed or recorded is not None else [file]
+    if bare:
+        logger.log(
+            logging.INFO if name is None else logging.WARNING,
+            "%d of %d files have no check sum of their own and no recorded hash (first: %s): damage in them cannot be "
+            "seen%s",
+            len(bare),
+            len(marks),
+            bare[0],
+            "" if name is None else f"; visdec-lite download get {name} records one",
+        )
+    return marks
+
+
+def expect_whole(file: Path) -> bool:
+    """Read a file's compressed streams to their ends, where the check sums are; False if it has none.
+
+    Raises:
+        ValueError: a check sum does not fit, or the file ends early.
+    """
+    check = CHECKS.get(file.suffix.lower())
+    if check is None:
+        return False
+    with reading(file, "a whole file: its check sums do not fit, or it ends early"):
+        return check(file)
+
+
+@contextmanager
+def reading(file: str | os.PathLike[str], form: str, way_out: str = "get the file anew") -> Iterator[None]:
+    """Whatever a library raises inside, where a damaged file may make it raise anything, becomes one named error.
+
+    Args:
+        file: what is read; errors that name it already pass as they are.
+        form: what it should be, for "cannot be read as ...".
+        way_out: what to do.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error) in (ValueError, FileNotFoundError, ImportError) and str(file) in str(error):
+            raise
+        words = f"{error}" or type(error).__name__
+        if "allow_pickle" in words:  # numpy's advice would run any code that somebody put there
+            words = "it holds pickled objects, which are refused, as reading them can run any code"
+        raise ValueError(f"{file} cannot be read as {form} ({words}); {way_out}") from error
+
+
+def refuse_absurd(values: np.ndarray, file: Path) -> None:
+    """No scanner gives such numbers: what a flipped bit of an exponent makes. NaN and infinity are left to the caller.
+
+    Args:
+        values: as recorded, any shape.
+        file: where they are from, for the message.
+    """
+    if values.dtype.kind != "f":
+        return
+    odd = np.isfinite(values) & (np.abs(values) > ABSURD)
+    if odd.any():
+        place = tuple(int(i) for i in np.argwhere(odd)[0])
+        raise ValueError(
+            f"{int(odd.sum())} of {odd.size} values of {file} are beyond {ABSURD:g} (first: {values[place]:g} at "
+            f"{place}, counted from 0), which no scanner gives: it is damaged, get it anew"
+        )
+
+
+def _recorded(file: Path, known: dict[Path, tuple[Path, dict[str, str]] | None]) -> str | None:
+    """The hash in the lock file of the data home that the file lies in; None if there is none."""
+    place = file.absolute()
+    if place.parent not in known:
+        homes = [folder for folder in place.parents if (folder / LEDGER).is_file()]
+        known[place.parent] = (homes[0], _hashes(homes[0] / LEDGER)) if homes else None
+    found = known[place.parent]
+    return found and found[1].get(place.relative_to(found[0]).as_posix())
+
+
+def _hashes(ledger: Path) -> dict[str, str]:
+    """Place below the data home -> SHA-256, as the downloader recorded it."""
+    with reading(ledger, "the downloader's lock file", "repair it, or delete it: then what is on disk is trusted anew"):
+        content = json.loads(ledger.read_text(encoding="utf-8"))
+        return {key: str(record["sha256"]) for key, record in content.get("files", {}).items()}
+
+
+def _whole_stream(opened: Callable[..., BinaryIO]) -> Callable[[Path], bool]:
+    def check(file: Path) -> bool:
+        with opened(file, "rb") as stream:
+            while stream.read(PIECE):
+                pass
+        return True
+
+    return check
+
+
+def _whole_zip(file: Path) -> bool:
+    with zipfile.ZipFile(file) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        raise ValueError(f"the check sum of {broken} does not fit")
+    return True
+
+
+def _whole_matlab(file: Path) -> bool:
+    """Version 5: a header, then elements, each with its type and length; those of type 15 are zlib streams."""
+    with file.open("rb") as stream:
+        order = {b"IM": "little", b"MI": "big"}.get(stream.read(MATLAB_HEADER)[-2:])
+        if order is None:  # version 4 and 7.3 (HDF5) are laid out otherwise
+            return False
+        summed = True
+        while tag := stream.read(8):
+            kind, length = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
+            end = stream.tell() + length
+            if kind not in (MATLAB_MATRIX, MATLAB_COMPRESSED) or end > file.stat().st_size:
+                raise ValueError(f"an element of type {kind} and {length} bytes, expected type 14 or 15 to the end")
+            if kind == MATLAB_COMPRESSED:
+                unpacker = zlib.decompressobj()
+                while stream.tell() < end and not unpacker.eof:
+                    unpacker.decompress(stream.read(min(PIECE, end - stream.tell())))
+                if not unpacker.eof:
+                    raise ValueError("a compressed element ends early")
+            summed &= kind == MATLAB_COMPRESSED
+            stream.seek(end)
+    return summed
+
+
+CHECKS: dict[str, Callable[[Path], bool]] = {  # ending of a file's name -> reads it to its check sums
+    ".gz": _whole_stream(gzip.open),
+    ".mgz": _whole_stream(gzip.open),
+    ".bz2": _whole_stream(bz2.open),
+    ".npz": _whole_zip,
+    ".mat": _whole_matlab,
+}
