@@ -486,11 +486,11 @@ def test_picture_arrays_that_lie_are_refused(tmp_path, rows):
 
 def test_pickled_and_cut_npz_are_refused(tmp_path, rows):
     write_npz(tmp_path, rows, arr_3=np.array([{"run": "anything"}], dtype=object))
-    with pytest.raises(ValueError, match="pickled objects are refused, as reading them can run any code; get it anew"):
+    with pytest.raises(ValueError, match="pickled objects are refused, as reading them can run any code.*anew: visdec"):
         load(tmp_path)
     path = write_npz(tmp_path, rows)
     path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(ValueError, match=r"sbj_3\.npz cannot be read as \.npz .*get god --subject 3"):
+    with pytest.raises(ValueError, match=r"sbj_3\.npz cannot be read as a \.npz file .*get god --subject 3"):
         load(tmp_path)
 
 
@@ -513,7 +513,7 @@ def test_npz_whose_labels_do_not_fit_its_rows_are_refused(tmp_path, rows, rng):
             load(tmp_path)
     write_npz(tmp_path, rows)
     (tmp_path / god.NAME_LISTS[1][0]).write_text('1518878.010042,"n01518878_10042.JPEG"\nnumber,name\n')
-    with pytest.raises(ValueError, match=r"row 1 of .*imageID_training\.csv names no picture, 2 rows expected"):
+    with pytest.raises(ValueError, match=r"imageID_training\.csv, line 2: .* names no picture; 2 rows expected"):
         load(tmp_path)
 
 

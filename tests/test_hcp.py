@@ -536,7 +536,7 @@ def volume(files: list[Path], labels: Path) -> None:
         (other_atlas, "label 181 of .* is 'L_precuneus' on 2 vertices, expected V1 on 1 or more.*balsa"),
         (no_v4, "label 6 of .* is 'R_V4_ROI' on 0 vertices, expected V4"),
         (no_labels, "label 1 of .* is 'missing'"),
-        (cut_series, "cannot be read to its end .*download it anew"),
+        (cut_series, "cannot be read as a series to its end .*download it anew"),
         (text, "cannot be read as CIFTI-2 .*download it anew"),
         (volume, r"is no dense CIFTI-2 file \(its shape is \(2, 2, 2, 5\)\), expected .dtseries.nii"),
     ],

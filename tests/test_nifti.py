@@ -397,7 +397,7 @@ def test_files_that_lie_are_refused(session, tmp_path):
     options = {"test_runs": [0], "mask": full_mask()}
     raw = session["bold"][1].read_bytes()
     session["bold"][1].write_bytes(raw[: len(raw) // 2])
-    with pytest.raises(ValueError, match=r"run-2_bold.nii.gz ends early .*get the file anew"):
+    with pytest.raises(ValueError, match=r"run-2_bold.nii.gz cannot be read as a .gz file .*ended before.*get it anew"):
         from_nifti(session["bold"], session["events"], **options)
     session["bold"][1].write_bytes(gzip.compress(b"no image at all"))
     with pytest.raises(ValueError, match=r"run-2_bold.nii.gz cannot be read as an image"):

@@ -89,7 +89,7 @@ def load(
     regions = [roi] if isinstance(roi, str) else roi
     regions = None if regions is None else [name.removeprefix("ROI_") for name in regions]
     lists = () if file.suffix == ".h5" else name_lists(file.parent)
-    marks = verified([file, *lists], "god")
+    marks = verified([file, *lists], f"god --subject {subject}")
     recording = read_h5(file, regions) if file.suffix == ".h5" else read_npz(file, regions, lists)
     tables, pictures = recording.tables, []
     for table in tables.values():

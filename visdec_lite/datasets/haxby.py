@@ -97,7 +97,7 @@ def load(
 
         fetch_haxby(data_dir=str(data_home() if root is None else root), subjects=[subject], verbose=0)
     folder, labels_file = _find(root, subject)
-    marks = verified([folder / "bold.nii.gz", labels_file], "haxby")
+    marks = verified([folder / "bold.nii.gz", labels_file], f"haxby --subject {subject}")
     bold = open_image(folder / "bold.nii.gz")
     label, run = _read_labels(labels_file, bold.shape)
     test_runs = choose_runs(test_runs, np.unique(run).tolist())

@@ -236,7 +236,7 @@ def _common_length(recordings: Sequence[Recording], length: int | None) -> int:
 
 def _rows(recording: Recording, regions: Sequence[str], frames: int, length: int) -> np.ndarray:
     """One person's z-scored windows, float32, shape (windows, length)."""
-    expect_whole(recording.file)
+    expect_whole(recording.file, WAY_OUT)
     with reading(recording.file, ".npz", WAY_OUT), np.load(recording.file, allow_pickle=False) as content:
         voxels = np.concatenate([content[name] for name in regions], axis=1)
     refuse_absurd(voxels, recording.file)

@@ -107,7 +107,7 @@ class _Atlas:
         image, axis = _open_cifti(file)
         columns = {region: self._columns(members, axis, file) for region, members in self.members.items()}
         everywhere = np.concatenate(list(columns.values()))
-        with reading(file, "a whole series", "download it anew"):  # 100 frames at a time: a run is half a gigabyte
+        with reading(file, "a series to its end", "download it anew"):  # 100 frames at a time: a run is half a gigabyte
             starts = range(0, image.shape[0], 100)
             parts = [np.asarray(image.dataobj[start : start + 100])[:, everywhere] for start in starts]
         ends = np.cumsum([len(places) for places in columns.values()])[:-1]

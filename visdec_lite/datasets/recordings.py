@@ -36,7 +36,7 @@ def verified(files: Sequence[str | os.PathLike[str]], name: str | None = None) -
 
     Args:
         files: of a recording, with their lists and masks, in an order that stays.
-        name: of the data set for `visdec-lite download get`, which records hashes; None: nobody's but the user's.
+        name: what `visdec-lite download get` gets them by, such as `god --subject 3`; None: the user's own files.
 
     Returns:
         Hexadecimal digits, one string a file. How many files could not be checked at all is logged.
@@ -46,16 +46,17 @@ def verified(files: Sequence[str | os.PathLike[str]], name: str | None = None) -
         ValueError: a check sum or a recorded hash says otherwise.
     """
     marks, bare = [], []
+    way_out = "get it anew" + (f": visdec-lite download get {name}" if name else "")
     records: dict[Path, tuple[Path, dict[str, str]] | None] = {}
     for file in map(Path, files):
         if not file.is_file():
             raise FileNotFoundError(f"no file {file}; its data set is not complete without it")
-        summed = expect_whole(file)
+        summed = expect_whole(file, way_out)
         mark, recorded = sha256_of(file), _recorded(file, records)
         if recorded is not None and mark != recorded:
             raise ValueError(
                 f"{file} has sha256 {mark}, recorded when it came was {recorded}: it has changed since; delete it and "
-                f"get it anew{f': visdec-lite download get {name}' if name else ''}"
+                f"{way_out}"
             )
         marks.append(mark)
         bare += [] if summed or recorded is not None else [file]
@@ -72,17 +73,21 @@ def verified(files: Sequence[str | os.PathLike[str]], name: str | None = None) -
     return marks
 
 
-def expect_whole(file: Path) -> bool:
+def expect_whole(file: Path, way_out: str) -> bool:
     """Read a file's compressed streams to their ends, where the check sums are; False if it has none.
+
+    Args:
+        file: of any kind.
+        way_out: what to do about a damaged one, for the message.
 
     Raises:
         ValueError: a check sum does not fit, or the file ends early.
     """
-    check = CHECKS.get(file.suffix.lower())
-    if check is None:
+    ending = file.suffix.lower()
+    if ending not in CHECKS:
         return False
-    with reading(file, "a whole file: its check sums do not fit, or it ends early"):
-        return check(file)
+    with reading(file, f"a {ending} file", way_out):
+        return CHECKS[ending](file)
 
 
 @contextmanager
@@ -100,8 +105,8 @@ def reading(file: str | os.PathLike[str], form: str, way_out: str = "get the fil
         if type(error) in (ValueError, FileNotFoundError, ImportError) and str(file) in str(error):
             raise
         words = f"{error}" or type(error).__name__
-        if "allow_pickle" in words:  # numpy's advice would run any code that somebody put there
-            words = "it holds pickled objects, which are refused, as reading them can run any code"
+        if "allow_pickle" in words or "Python objects" in words:  # numpy's advice would run whatever is in there
+            words = "pickled objects are refused, as reading them can run any code"
         raise ValueError(f"{file} cannot be read as {form} ({words}); {way_out}") from error
 
 

@@ -87,7 +87,8 @@ def read_lines(file: str | os.PathLike[str]) -> list[tuple[int, str]]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        known = "UTF-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "Latin-1, say, or damaged"
+        wide = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw
+        known = "UTF-16" if wide else "Latin-1, say, or damaged"
         before = error.object[: error.start].decode("utf-8")
         raise ValueError(
             f"{file}, {_place(before)}: byte {error.object[error.start]:#04x} is not UTF-8 ({known}); save the file "
