@@ -486,7 +486,7 @@ def test_picture_arrays_that_lie_are_refused(tmp_path, rows):
 
 def test_pickled_and_cut_npz_are_refused(tmp_path, rows):
     write_npz(tmp_path, rows, arr_3=np.array([{"run": "anything"}], dtype=object))
-    with pytest.raises(ValueError, match="pickled objects are refused, as reading them can run any code.*anew: visdec"):
+    with pytest.raises(ValueError, match=r"pickled objects are refused, as reading them can run any code.*anew"):
         load(tmp_path)
     path = write_npz(tmp_path, rows)
     path.write_bytes(path.read_bytes()[:4000])

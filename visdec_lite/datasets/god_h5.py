@@ -78,7 +78,8 @@ def read_h5(file: Path, regions: list[str] | None) -> Recording:
         )
     # Training, test and imagery are counted from run 1 each, so what was done is part of what names a run.
     _, run = np.unique(np.stack([kind, about["Session"], about["Run"]]), axis=1, return_inverse=True)
-    stimulus = stimulus_numbers(about[id_key], pictured=kind != 3)
+    with reading(file, "the published table", anew(file)):
+        stimulus = stimulus_numbers(about[id_key], pictured=kind != 3)
     rows = {split: np.flatnonzero(kind == number) for number, split in SPLITS.items()}
     counts = {split: len(index) for split, index in rows.items()}
     if not (counts["train"] and counts["test"]):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from visdec_lite.datasets.recordings import reading, verified
+from visdec_lite.datasets.recordings import reading, refuse_absurd, verified
 from visdec_lite.files import atomic_path
 
 if TYPE_CHECKING:
@@ -109,9 +109,10 @@ class _Atlas:
         everywhere = np.concatenate(list(columns.values()))
         with reading(file, "a series to its end", "download it anew"):  # 100 frames at a time: a run is half a gigabyte
             starts = range(0, image.shape[0], 100)
-            parts = [np.asarray(image.dataobj[start : start + 100])[:, everywhere] for start in starts]
+            voxels = np.concatenate([image.dataobj[start : start + 100][:, everywhere] for start in starts])
+            refuse_absurd(voxels, file)
         ends = np.cumsum([len(places) for places in columns.values()])[:-1]
-        cut = np.split(np.concatenate(parts).astype(np.float32), ends, axis=1)
+        cut = np.split(voxels.astype(np.float32), ends, axis=1)
         return dict(zip(columns, cut, strict=True))
 
     def _columns(self, members: np.ndarray, axis: BrainModelAxis, file: Path) -> np.ndarray:

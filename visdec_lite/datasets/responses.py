@@ -98,13 +98,14 @@ def trial_design(
 ) -> DataFrame:
     """Design matrix of one run, shape (volumes, trials + drift terms): a regressor a trial, in the order of `events`.
 
-    Then a straight line, cosines slower than `high_pass` (Hz; None: none) and a constant.
+    Then a straight line, cosines slower than `high_pass` (Hz; None: none) and a constant. A duration of 0 is an impulse.
     """
     from nilearn.glm.first_level import make_first_level_design_matrix
 
     names = [f"trial {i:05d}" for i in range(len(events))]  # nilearn sorts by name
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Matrix is singular")  # the fit refuses it, with the numbers
+        warnings.filterwarnings("ignore", "(?s).*null duration")  # an impulse, as BIDS has it
         return make_first_level_design_matrix(
             np.arange(volumes) * tr,
             events[["onset", "duration"]].assign(trial_type=names),
