@@ -540,3 +540,35 @@ def test_a_whole_subject_loads_in_two_seconds_and_a_gigabyte(tmp_path, rng):
     load(tmp_path)
     assert tracemalloc.get_traced_memory()[1] < 1e9
     tracemalloc.stop()
+
+
+# Numbers and lists of other machines
+
+
+def test_big_endian_tables_give_the_same(tmp_path, rows):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    path = write_npz(tmp_path / "a", rows)
+    with np.load(path) as content:
+        turned = {name: a.astype(a.dtype.newbyteorder(">")) for name, a in content.items()}
+    write_npz(tmp_path / "b", rows, **turned)
+    for name in ("test", "train"):
+        little, big = (load(tmp_path / folder)[name] for folder in "ab")
+        assert np.array_equal(little.voxels, big.voxels) and np.array_equal(little.stimulus, big.stimulus)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("1518878.012028,", "1518878.012029,", r"line 2: .* has 1518878\.012029 for n01518878_12028;"),
+        ("n01518878_12028", "n01518878_1202\u00b2", r"line 2: .* has 1518878\.012028 for n01518878_1202;"),
+        ("n01518878_12028", "n01518878-12028", r"line 2: .* names no picture;"),
+        ("n01518878_12028", "n01518878_12\x00028", r"line 2, column 29: U\+0000"),
+    ],
+)
+def test_a_list_that_contradicts_itself_is_refused(tmp_path, rows, old, new, message):
+    write_npz(tmp_path, rows)
+    file = tmp_path / god.NAME_LISTS[1][0]
+    file.write_text(file.read_text().replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"imageID_training\.csv, " + message):
+        load(tmp_path)

@@ -189,6 +189,13 @@ def _drop_silent(
     if by_run:
         for table in tables.values():
             sessions = _sessions(table)
+            counts = np.bincount(sessions)
+            if counts.min() < 2:
+                row = int(np.flatnonzero(sessions == counts.argmin())[0])
+                raise ValueError(
+                    f"run {table['run'][row]} of subject {table['subject'][row]} has 1 trial, z-scoring by run needs 2 "
+                    "or more for a spread; leave that run out, or use zscore='train'"
+                )
             for number in np.unique(sessions):
                 keep &= valid_voxels(table["voxels"][sessions == number])
     lost = int((~keep).sum())

@@ -148,7 +148,15 @@ def _read_labels(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.nda
     label = words(cells["label"], "label", table.places)
     if None in label:
         raise ValueError(f"{table.places[label.index(None)]}: a volume has no label; expected one, such as rest")
-    return np.array(label), numbers(cells["run"], "run", table.places, whole=True)
+    run = numbers(cells["run"], "run", table.places, whole=True)
+    starts = np.flatnonzero(np.diff(run, prepend=run[0] - 1))
+    again = np.flatnonzero([run[start] in run[:start] for start in starts])
+    if len(again):
+        row = starts[again[0]]
+        raise ValueError(
+            f"{table.places[row]}: run {run[row]} goes on, after another; expected the volumes of a run together"
+        )
+    return np.array(label), run
 
 
 def _masks(folder: Path, labels_file: Path, roi: str | Sequence[str] | None) -> dict[str, Path]:

@@ -129,6 +129,8 @@ def read_series(bold: Image, mask: SpatialImage, **cleaning: Any) -> np.ndarray:
     scan, mask = load_image(bold, "BOLD"), _one_volume(mask)
     if len(scan.shape) != 4 or 0 in scan.shape:
         raise ValueError(f"BOLD has shape {scan.shape}, expected 4 dimensions, each 1 or more: x, y, z, volumes")
+    if cleaning and scan.shape[3] < 2:
+        raise ValueError("BOLD has 1 volume, 2 or more are needed to detrend or standardise; leave that run out")
     _expect_grid("mask", mask, scan)
     data = _data(scan, "BOLD")
     broken = ~np.isfinite(data[_data(mask, "mask") > 0]).all(axis=1)
@@ -217,10 +219,8 @@ def _one_a_run(bold: Image | Sequence[Image], runs: np.ndarray | None) -> dict[i
     if not single:
         raise ValueError(f"runs= numbers the volumes of one image, but {len(images)} images are given; leave runs= out")
     scan, runs = images[0], np.asarray(runs)
-    if runs.dtype.kind not in "iu":
-        raise ValueError(
-            f"runs holds {runs.dtype} such as {runs.ravel()[:1].tolist()}, expected whole numbers, one a volume"
-        )
+    if runs.dtype.kind not in "iuf" or not ((runs == np.rint(runs)) & np.isfinite(runs)).all():
+        raise ValueError(f"runs is {runs.dtype} {runs.ravel()[:3].tolist()}, ..., expected whole numbers, one a volume")
     if scan.shape[3:] != runs.shape:
         raise ValueError(f"{runs.size} run numbers for BOLD of shape {scan.shape}; every volume needs exactly one")
     data = _data(scan, "BOLD")

@@ -67,9 +67,9 @@ def trial_responses(
 
     if model not in ("lsa", "lss", "lagged"):
         raise ValueError(f"model is {model!r}, expected 'lsa', 'lss' or 'lagged'")
-    if not (len(series) and len(events)):
+    if len(series) < 2 or not len(events):
         raise ValueError(
-            f"{len(series)} volumes and {len(events)} events, expected 1 or more of both; leave that run out"
+            f"{len(series)} volumes and {len(events)} events, expected 2 or more and 1 or more; leave that run out"
         )
     _expect_inside(events, len(series), tr)
     finite = np.isfinite(series).all(axis=0)
@@ -98,7 +98,7 @@ def trial_design(
 ) -> DataFrame:
     """Design matrix of one run, shape (volumes, trials + drift terms): a regressor a trial, in the order of `events`.
 
-    Then a straight line, cosines slower than `high_pass` (Hz; None: none) and a constant. A duration of 0 is an impulse.
+    Then a straight line, cosines slower than `high_pass` (Hz; None: none) and a constant. Duration 0 is an impulse.
     """
     from nilearn.glm.first_level import make_first_level_design_matrix
 
