@@ -502,7 +502,7 @@ def test_nothing_to_read_is_refused(session):
 
 
 def test_a_duration_of_nothing_is_an_impulse(planted):
-    """Half as long is half as high, so that the limit of short pictures is that of none; nilearn's warning is no news."""
+    """The limit of ever shorter pictures; nilearn's warning of it is no news."""
     events = trials()
     shapes = [trial_design(events.assign(duration=d), VOLUMES, TR)["trial 00000"].to_numpy() for d in (0.0, 0.1)]
     assert np.corrcoef(*shapes)[0, 1] > 0.99

@@ -96,7 +96,10 @@ def add_picture_arrays(tables: Mapping[str, Columns], file: Path, image_size: in
     Returns:
         The file read; nothing if there is none.
     """
-    sizes = {int(path.stem.removeprefix("images_")): path for path in file.parent.glob("images_[0-9]*.npz")}
+    names = (
+        (path, re.fullmatch(r"images_([0-9]+)\.npz", path.name)) for path in sorted(file.parent.glob("images_*.npz"))
+    )
+    sizes = {int(name[1]): path for path, name in names if name}
     if not sizes:
         return []
     path = sizes[min((size for size in sizes if size >= image_size), default=max(sizes))]

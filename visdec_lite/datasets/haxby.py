@@ -97,12 +97,13 @@ def load(
 
         fetch_haxby(data_dir=str(data_home() if root is None else root), subjects=[subject], verbose=0)
     folder, labels_file = _find(root, subject)
-    marks = verified([folder / "bold.nii.gz", labels_file], f"haxby --subject {subject}")
+    masks = _masks(folder, labels_file)
+    masks = {name: masks[name] for name in _asked(masks, roi)}
+    marks = verified([folder / "bold.nii.gz", labels_file, *masks.values()], f"haxby --subject {subject}")
     bold = open_image(folder / "bold.nii.gz")
     label, run = _read_labels(labels_file, bold.shape)
     test_runs = choose_runs(test_runs, np.unique(run).tolist())
-    masks = _masks(folder, labels_file, roi)
-    mask, regions = choose_voxels(bold, None, {name: masks[name] for name in _asked(masks, roi)})
+    mask, regions = choose_voxels(bold, None, {name: open_image(file) for name, file in masks.items()})
     columns, names = _volumes(bold, mask, label, run, lag)
     columns["subject"] = np.full(len(columns["run"]), subject if folder.name == f"subj{subject}" else 1)
     in_test = np.isin(columns["run"], test_runs)
@@ -159,7 +160,7 @@ def _read_labels(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.nda
     return np.array(label), run
 
 
-def _masks(folder: Path, labels_file: Path, roi: str | Sequence[str] | None) -> dict[str, Path]:
+def _masks(folder: Path, labels_file: Path) -> dict[str, Path]:
     """Region -> file, of those on disk."""
     if labels_file.suffix == ".csv":
         return {"all": folder / "mask.nii.gz"}

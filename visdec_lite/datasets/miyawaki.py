@@ -88,10 +88,12 @@ def load(
 
         fetch_miyawaki2008(data_dir=str(data_home() if root is None else root), verbose=0)
     folder = _find(root)
-    marks = verified([file(folder, run) for run in RUNS for file in (_bold_file, _label_file)], "miyawaki")
+    masks = [folder / "mask" / "mask.nii.gz", *sorted((folder / "mask").glob("?HV*.nii.gz"))]
+    files = [file(folder, run) for run in RUNS for file in (_bold_file, _label_file)]
+    marks = verified([*files, *masks], "miyawaki")
     first = open_image(_bold_file(folder, RUNS[0]))
-    mask, regions = choose_voxels(first, folder / "mask" / "mask.nii.gz", None)
-    regions = _regions(folder, mask)
+    mask, _ = choose_voxels(first, open_image(masks[0]), None)
+    regions = _regions(masks[1:], mask)
     parts = [_read_run(folder, number, mask, lag, average_blocks) for number in range(len(RUNS))]
     blocks = np.cumsum([0] + [int(part["trial"].max()) + 1 for part in parts])
     for part, before in zip(parts, blocks[:-1], strict=True):
@@ -153,16 +155,16 @@ def _label_file(folder: Path, run: str) -> Path:
     return folder / "label" / f"data_{run}_label.csv"
 
 
-def _regions(folder: Path, mask: object) -> dict[str, np.ndarray]:
+def _regions(masks: Sequence[Path], mask: object) -> dict[str, np.ndarray]:
     """The whole mask as "all", and areas over its voxels: LHV1d, LHV1v, RHV1d and RHV1v are V1."""
     files: dict[str, list[Path]] = {}
-    for file in sorted((folder / "mask").glob("?HV*.nii.gz")):
+    for file in masks:
         area = re.fullmatch(r"[LR]H(V(?:\d+A?|P))[dv]?\.nii\.gz", file.name)
         if area:
             files.setdefault(area[1], []).append(file)
     regions = {"all": np.ones(int(np.asarray(mask.dataobj).sum()), dtype=bool)}
     for name, parts in files.items():
-        _, inside = choose_voxels(mask, mask, {part.name: part for part in parts})
+        _, inside = choose_voxels(mask, mask, {part.name: open_image(part) for part in parts})
         regions[name] = np.any(list(inside.values()), axis=0)
     return regions
 
