@@ -575,3 +575,23 @@ def test_without_nibabel_the_way_out_is_told(dense, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(ImportError, match="nibabel, which is not installed: pip install nibabel"):
         prepare(files, out, labels=labels)
+
+
+@pytest.mark.parametrize("odd", [4.5, np.nan, 1e20])
+def test_labels_are_whole_numbers(dense, odd):
+    files, labels, out = dense
+    image = nibabel.load(labels)
+    values = np.array(image.dataobj)
+    values[0, 0] = odd
+    nibabel.save(Cifti2Image(values, image.header), labels.with_name("odd.dlabel.nii"))
+    with pytest.raises(ValueError, match=r"odd\.dlabel\.nii cannot be read as labels .*expected whole numbers"):
+        prepare(files, out, labels=labels.with_name("odd.dlabel.nii"))
+
+
+def test_a_flipped_bit_in_a_person_is_seen_while_converting(root):
+    file = root / PEOPLE[1] / hcp.FILE
+    raw = bytearray(file.read_bytes())
+    raw[300] ^= 4  # a number: without its check sum it would be another one
+    file.write_bytes(raw)
+    with pytest.raises(ValueError, match=rf"{PEOPLE[1]}.*cannot be read as a \.npz file \(the check sum of V1\.npy"):
+        load(root)

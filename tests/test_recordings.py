@@ -15,6 +15,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import scipy.sparse
 import test_bold5000
 import test_digits69
 import test_god
@@ -27,7 +28,7 @@ from scipy.io import savemat
 from visdec_lite.datasets import bold5000, digits69, god, haxby, hcp, miyawaki
 from visdec_lite.datasets.base import BrainDataset
 from visdec_lite.datasets.nifti import from_nifti
-from visdec_lite.datasets.recordings import refuse_absurd, verified
+from visdec_lite.datasets.recordings import expect_whole, refuse_absurd, verified
 from visdec_lite.files import LEDGER, sha256_of
 
 PLAIN = (".npy", ".h5", ".csv", ".txt", ".tsv", ".nii")  # no check sum in these
@@ -205,6 +206,35 @@ def test_the_sums_of_a_matlab_file_count(tmp_path):
         file.write_bytes(changed)
         with pytest.raises(ValueError, match=r"a\.mat cannot be read as a \.mat file"):
             verified([file])
+
+
+def test_a_plain_matlab_file_does_not_crash_python(tmp_path):
+    """scipy ends the process on a part of an unknown type, or where a complex matrix has no imaginary part."""
+    file = tmp_path / digits69.FILE
+    savemat(file, test_digits69.content())
+    raw = file.read_bytes()
+    seen = 0
+    for place in (*range(124, 128), *range(144, 148), *range(184, 188)):  # version, flags, type of the numbers
+        for bit in range(8):
+            changed = bytearray(raw)
+            changed[place] ^= 1 << bit
+            file.write_bytes(changed)
+            try:
+                digits69.load(file)
+            except ValueError as error:
+                seen += digits69.FILE in str(error)
+    assert seen > 60
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_sound_matlab_files_of_every_kind_are_sound(tmp_path, packed):
+    content = {
+        "floats": np.arange(5.0), "complex": np.ones((3, 4), complex), "text": "text", "none": np.zeros((0, 3)),
+        "cells": np.array([1, "x", np.ones(2)], dtype=object), "struct": {"f": 1, "g": "h"}, "bool": np.array([True]),
+        "bytes": np.array([1, 2], np.uint8), "sparse": scipy.sparse.eye(4).tocsc(), "a_long_name_of_it": 1,
+    }  # fmt: skip
+    savemat(tmp_path / "a.mat", content, do_compression=packed)
+    assert expect_whole(tmp_path / "a.mat", "") is packed
 
 
 def test_the_nearest_lock_file_is_asked(tmp_path, caplog):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,9 +90,9 @@ class _Atlas:
         self.file = file
         with reading(file, "labels", "get the parcellation anew, from https://balsa.wustl.edu/study/RVVG"):
             values = np.asarray(image.dataobj[0])
-            keys = values.round().astype(np.int64)
-            if not np.array_equal(keys, values):
+            if not ((np.abs(values) < 2**31) & (values == np.rint(values))).all():
                 raise ValueError(f"its labels go from {values.min():g} to {values.max():g}, expected whole numbers")
+            keys = values.astype(np.int64)
             names = getattr(image.header.get_axis(0), "label", [{}])[0]
         for region, number in [(region, number) for region, pair in REGIONS.items() for number in pair]:
             name, count = names.get(number, ("missing",))[0], int((keys == number).sum())
@@ -105,7 +106,8 @@ class _Atlas:
     def cut_out(self, file: Path) -> dict[str, np.ndarray]:
         """Region -> float32 (frames, voxels) of a dense time series, left before right."""
         image, axis = _open_cifti(file)
-        columns = {region: self._columns(members, axis, file) for region, members in self.members.items()}
+        with reading(file, "a series on the cortical mesh", "download it anew"):
+            columns = {region: self._columns(members, axis, file) for region, members in self.members.items()}
         everywhere = np.concatenate(list(columns.values()))
         with reading(file, "a series to its end", "download it anew"):  # 100 frames at a time: a run is half a gigabyte
             starts = range(0, image.shape[0], 100)
@@ -145,8 +147,13 @@ def _open_cifti(file: Path) -> tuple[Cifti2Image, BrainModelAxis]:
         raise FileNotFoundError(f"no file {file}; give the path of a .dtseries.nii or .dlabel.nii")
     verified([file])
     with reading(file, "CIFTI-2", "download it anew"):
-        image = nibabel.load(file)
-        axis = image.header.get_axis(1) if isinstance(image, Cifti2Image) else None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Dataobj shape")  # said below, as an error
+            image = nibabel.load(file)
+        axes = [image.header.get_axis(i) for i in (0, 1)] if isinstance(image, Cifti2Image) else []
+        if axes and image.shape != tuple(map(len, axes)):
+            raise ValueError(f"it holds {image.shape} values for axes of {len(axes[0])} and {len(axes[1])}")
+        axis = axes[1] if axes else None
     if not isinstance(axis, BrainModelAxis):
         raise ValueError(
             f"{file} is no dense CIFTI-2 file (its shape is {image.shape}), expected .dtseries.nii or .dlabel.nii"

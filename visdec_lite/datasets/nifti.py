@@ -195,8 +195,9 @@ def open_image(file: str | os.PathLike[str]) -> SpatialImage:
 def repetition_time(bold: SpatialImage, tr: float | None = None) -> float:
     """Seconds from volume to volume: `tr` if given, else what the header says."""
     if tr is None:
-        unit = bold.header.get_xyzt_units()[1]
-        tr = float(bold.header.get_zooms()[3]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
+        with reading(bold.get_filename() or "BOLD", "a scan that says its repetition time", "give tr= in seconds"):
+            unit = bold.header.get_xyzt_units()[1]
+            tr = float(bold.header.get_zooms()[3]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
         source = "the header says"
     else:
         source = "given is"

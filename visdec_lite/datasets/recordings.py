@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 ABSURD = 1e6  # scanners count to 32767, responses are a few percent, HCP's grand mean is 10000
 PIECE = 2**20  # bytes read at once
 MATLAB_HEADER, MATLAB_MATRIX, MATLAB_COMPRESSED = 128, 14, 15  # bytes; types of what follows, in version 5
+MATLAB_PARTS = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14, 16, 17, 18}  # numbers, matrices in matrices, texts
+MATLAB_NUMBERS = range(6, 16)  # classes of matrices: float64 to uint64
 
 
 def verified(files: Sequence[str | os.PathLike[str]], name: str | None = None) -> list[str]:
@@ -165,25 +167,39 @@ def _whole_zip(file: Path) -> bool:
 
 def _whole_matlab(file: Path) -> bool:
     """Version 5: a header, then elements, each with its type and length; those of type 15 are zlib streams."""
-    with file.open("rb") as stream:
-        order = {b"IM": "little", b"MI": "big"}.get(stream.read(MATLAB_HEADER)[-2:])
-        if order is None:  # version 4 and 7.3 (HDF5) are laid out otherwise
-            return False
-        summed = True
-        while tag := stream.read(8):
-            kind, length = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
-            end = stream.tell() + length
-            if kind not in (MATLAB_MATRIX, MATLAB_COMPRESSED) or end > file.stat().st_size:
-                raise ValueError(f"an element of type {kind} and {length} bytes, expected type 14 or 15 to the end")
-            if kind == MATLAB_COMPRESSED:
-                unpacker = zlib.decompressobj()
-                while stream.tell() < end and not unpacker.eof:
-                    unpacker.decompress(stream.read(min(PIECE, end - stream.tell())))
-                if not unpacker.eof:
-                    raise ValueError("a compressed element ends early")
-            summed &= kind == MATLAB_COMPRESSED
-            stream.seek(end)
+    raw, place, summed = file.read_bytes(), MATLAB_HEADER, True
+    order = {b"\x00\x01IM": "little", b"\x01\x00MI": "big"}.get(raw[:place][-4:])
+    if order is None:  # version 4 and 7.3 (HDF5) are laid out otherwise
+        return False
+    while place < len(raw):
+        kind, length = (int.from_bytes(raw[place + i : place + i + 4], order) for i in (0, 4))
+        body = raw[place + 8 : place + 8 + length]
+        if kind not in (MATLAB_MATRIX, MATLAB_COMPRESSED) or len(body) < length:
+            raise ValueError(f"an element of type {kind} and {length} bytes, expected type 14 or 15 to its end")
+        if kind == MATLAB_COMPRESSED:
+            unpacker = zlib.decompressobj()
+            body = unpacker.decompress(body)[8:]
+            if not unpacker.eof:
+                raise ValueError("a compressed element ends early")
+        _expect_sound(body, order)
+        summed &= kind == MATLAB_COMPRESSED
+        place += 8 + length
     return summed
+
+
+def _expect_sound(matrix: bytes, order: str) -> None:
+    """Of a matrix in a .mat: parts of known types, as many as it should have. On others scipy crashes Python."""
+    place, parts = 0, 0
+    while place < len(matrix):
+        kind, length = (int.from_bytes(matrix[place + i : place + i + 4], order) for i in (0, 4))
+        small = kind >> 16  # bytes of a part that fits into its own tag
+        kind, end = (kind & 0xFFFF, place + 8) if small else (kind, place + 8 + length)
+        if kind not in MATLAB_PARTS or small > 4 or end > len(matrix):
+            raise ValueError(f"a part of type {kind} and {small or length} bytes in a matrix of {len(matrix)}")
+        place, parts = -(-end // 8) * 8, parts + 1
+    flags = int.from_bytes(matrix[8:12], order)
+    if flags & 0xFF in MATLAB_NUMBERS and parts != 4 + bool(flags & 0x800):  # flags, size, name, values, imaginary ones
+        raise ValueError(f"a matrix of numbers of {parts} parts, expected {4 + bool(flags & 0x800)}")
 
 
 CHECKS: dict[str, Callable[[Path], bool]] = {  # ending of a file's name -> reads it to its check sums
