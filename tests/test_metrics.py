@@ -386,8 +386,8 @@ def test_score_as_it_stands_in_metrics_json():
     ("made", "truth", "error", "words"),
     [
         (noise(3, 8, 8), noise(4, 8, 8), ValueError, "3 reconstructions for 4"),
-        (noise(4, 8, 8) / 255, noise(4, 8, 8), TypeError, "reconstructions are float64, expected uint8"),
-        (noise(4, 8, 8), noise(4, 8, 8).astype(int), TypeError, "truth are int64"),
+        (noise(4, 8, 8) / 255, noise(4, 8, 8), ValueError, "reconstructions are float64, expected uint8"),
+        (noise(4, 8, 8), noise(4, 8, 8).astype(int), ValueError, "truth are int64"),
         (noise(4, 8, 8), noise(4, 9, 8), ValueError, r"\(8, 8\) and truth \(9, 8\)"),
         (noise(4, 8, 8)[..., 0], noise(4, 8, 8), ValueError, "expected .n, samples, height, width, 3."),
         (noise(4, 8, 8)[:, None][:, :0], noise(4, 8, 8), ValueError, "samples >= 1"),

@@ -295,7 +295,10 @@ def _check_images(reconstructions: np.ndarray, truth: np.ndarray) -> tuple[np.nd
     for name, images in (("reconstructions", reconstructions), ("truth", truth)):
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
             kind = getattr(images, "dtype", type(images).__name__)
-            raise TypeError(f"{name} are {kind}, expected uint8 in 0..255; see preprocessing.to_uint8")
+            raise ValueError(
+                f"{name} are {kind}, expected uint8 in 0..255; state what black and white are in them: "
+                "preprocessing.as_uint8_rgb(images, value_range=(0, 1)); of a model's: preprocessing.to_uint8"
+            )
     if truth.ndim != 4 or truth.shape[-1] != 3 or 0 in truth.shape:
         raise ValueError(f"truth has shape {truth.shape}, expected (n, height, width, 3), nothing empty")
     if reconstructions.ndim == 4:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from visdec_lite.datasets.pictures import read_picture
 from visdec_lite.preprocessing import as_uint8_rgb, resize_images
 
 logger = logging.getLogger(__name__)
@@ -75,16 +76,10 @@ def read_photographs(paths: Sequence[Path], image_size: int) -> np.ndarray:
     Returns:
         uint8, shape (len(paths), image_size, image_size, 3). The sides cut off are equal to within a pixel.
     """
-    from PIL import Image  # here, so that a data set without pictures does not need it
-
     logger.info("reading %d photographs at %d pixels", len(paths), image_size)
     squares = np.empty((len(paths), image_size, image_size, 3), dtype=np.uint8)
     for row, path in enumerate(paths):
-        try:
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # PIL's answers to a broken picture
-            raise ValueError(f"{path} cannot be read as a picture ({error}); put a whole copy in its place") from error
+        pixels = read_picture(path)
         side = min(pixels.shape[:2])
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
         squares[row] = resize_images(pixels[None, top : top + side, left : left + side], image_size)[0]
