@@ -66,7 +66,10 @@ def expect_finite(table: np.ndarray, what: str = "voxels") -> None:
 
 
 def one_a_trial(values: Any, trials: int, what: str) -> np.ndarray:
-    """Whole numbers, one a trial, int64, shape (trials,). One row or column, as MATLAB keeps them, is flattened."""
+    """Whole numbers, one a trial, int64, shape (trials,).
+
+    A single row or column of numbers kept as floats, as MATLAB does, is taken; fractions and NaN are not.
+    """
     numbers = as_array(values, what)
     if numbers.ndim == 2 and 1 in numbers.shape:
         numbers = numbers.ravel()
@@ -77,12 +80,13 @@ def one_a_trial(values: Any, trials: int, what: str) -> np.ndarray:
         )
     if len(numbers) != trials:
         raise ValueError(f"{len(numbers)} {what} for {trials} rows of voxels; every trial needs exactly one")
-    if numbers.dtype.kind not in "iu":
+    whole = numbers.dtype.kind in "iu" or (numbers.dtype.kind == "f" and bool((numbers == np.rint(numbers)).all()))
+    if not whole:
         raise ValueError(
-            f"{what} are {numbers.dtype}, expected integers; whole numbers: values.astype(int), "
-            "names: numpy.unique(values, return_inverse=True)"
+            f"{what} are {numbers.dtype}, expected whole numbers; of names take "
+            "numpy.unique(values, return_inverse=True)[1]"
         )
-    if trials and not -LARGEST_NUMBER <= int(numbers.min()) <= int(numbers.max()) <= LARGEST_NUMBER:
+    if trials and not -LARGEST_NUMBER <= float(numbers.min()) <= float(numbers.max()) <= LARGEST_NUMBER:
         raise ValueError(f"{what} span {numbers.min()} to {numbers.max()}, expected at most 2**62 in size")
     return numbers.astype(np.int64, copy=False)
 

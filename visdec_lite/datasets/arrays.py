@@ -19,7 +19,7 @@ from visdec_lite.datasets.base import BrainDataset, Split
 from visdec_lite.datasets.base import fingerprint as hash_of
 from visdec_lite.datasets.leaks import Leak, find_leaks, image_key
 from visdec_lite.preprocessing import ZScore, roi_mask, valid_voxels, zscore_runs
-from visdec_lite.validation import one_a_trial, region_masks, rgb_images, voxel_table
+from visdec_lite.validation import expect_finite, one_a_trial, region_masks, rgb_images, voxel_table
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +93,8 @@ def from_arrays(
     if "val" not in tables and val_fraction > 0:
         set_aside = _val_rows(tables["train"]["stimulus"], tables["train"].get("labels"), val_fraction, split_seed)
     tables, rois = _drop_silent(tables, rois, ~set_aside, by_run=zscore == "runs")
+    for split, table in tables.items():
+        expect_finite(table["voxels"], f"voxels of {split!r}")
     if zscore == "runs":
         _refuse_shared_runs(tables)
         tables = {split: {**t, "voxels": zscore_runs(t["voxels"], _sessions(t))} for split, t in tables.items()}
@@ -106,8 +108,7 @@ def from_arrays(
     if category_names is None:
         category_names = _name_labels(tables)
     splits = {split: Split(**{c: t.get(c) for c in COLUMNS}) for split, t in tables.items()}
-    _warn_of_leaks(name, splits)
-    return BrainDataset(
+    dataset = BrainDataset(
         name=name,
         splits=splits,
         category_names=category_names,
@@ -117,6 +118,8 @@ def from_arrays(
         citation=citation,
         fingerprint=mark,
     )
+    _warn_of_leaks(name, splits)
+    return dataset
 
 
 def refuse_copies(voxels: np.ndarray, file: Path) -> None:

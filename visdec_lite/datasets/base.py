@@ -108,9 +108,10 @@ class BrainDataset:
 
     def __post_init__(self) -> None:
         names = self.category_names
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        listed = tuple(names) if np.iterable(names) and not isinstance(names, str) else (None,)
+        if not all(isinstance(name, str) for name in listed):
             raise ValueError(f"category_names is {names!r}, expected several names, one a label: ('face', 'house')")
-        object.__setattr__(self, "category_names", tuple(names))
+        object.__setattr__(self, "category_names", listed)
         unlabelled = "pretrain" in self.splits and self.splits.keys() <= {"pretrain", "val"}
         for required in () if unlabelled else ("train", "test"):
             if required not in self.splits:
