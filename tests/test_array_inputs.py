@@ -351,15 +351,19 @@ def test_picture_steps_take_every_kind():
 # Anything at all: the right result, or a sentence of ours
 
 
+MEANT = {"voxels": (4,), "images": (3, 3, 3)} | dict.fromkeys(COLUMNS, ())  # shape of a trial
+
+
 DTYPES = ("f2", "f4", "f8", ">f8", ">f4", "i1", "i8", "u1", "u8", ">i2", "?", "c8", "U3", "O")
 SPECIAL = (0.0, 1.0, -1.0, 0.5, np.nan, np.inf, 1e300, -1e300, 1e-300, 3.4e38, 2.0**63, 1e7)
 
 
 @st.composite
-def anything(draw: st.DrawFn, rows: int | None = None) -> object:
-    """An array, list or tensor of any kind; most often a table of finite numbers, a few of them odd."""
+def anything(draw: st.DrawFn, rows: int | None = None, meant: tuple[int, ...] = (4,)) -> object:
+    """An array, list or tensor of any kind, half of the time of the shape that is meant; a few numbers are odd."""
     n = draw(st.sampled_from([0, 1, 2, 3, 8])) if rows is None else rows
-    shape = draw(st.sampled_from([(n, 4), (n, 4), (n, 4), (n,), (n, 1), (1, n), (), (n, 0), (n, 2, 2), (n, 3, 3, 3)]))
+    other = [(n, 4), (n,), (n, 1), (1, n), (), (n, 0), (n, 2, 2), (n, 3, 3, 3)]
+    shape = draw(st.one_of(st.just((n, *meant)), st.sampled_from(other)))
     values = np.array(np.random.default_rng(draw(st.integers(0, 99))).integers(0, 9, shape), dtype=float)
     values = np.asarray(values + draw(st.sampled_from([0.0, 0.25, -4.0, 1e5])))
     for value in draw(st.lists(st.sampled_from(SPECIAL), max_size=3)):
@@ -412,14 +416,14 @@ def test_steps_of_anything(values, step, other, number):
 @settings(max_examples=250, derandomize=True, deadline=None, database=None)
 @given(st.data())
 def test_data_sets_of_anything(data):
-    odd = data.draw(st.sampled_from(["voxels", "images", *COLUMNS]))
-    train = {"voxels": scans(8)["voxels"][:, :4], "labels": np.arange(8) % 2, odd: data.draw(anything(8))}
-    test = {"voxels": scans(4, 1)["voxels"][:, :4]}
-    if data.draw(st.booleans()):
-        train, test = (
-            {**train, odd: scans(8)["voxels"][:, :4] if odd == "voxels" else train[odd]},
-            {**test, odd: data.draw(anything(4))},
-        )
+    odd = data.draw(st.sampled_from(list(MEANT)))
+    train = scans(8, labels=np.arange(8) % 2)
+    test = scans(4, 1, run=np.full(4, 9))
+    both = odd in ("voxels", "images") or data.draw(st.booleans())
+    for columns, rows in ((train, 8), *([(test, 4)] if both else [])):
+        columns["voxels"] = columns["voxels"][:, :4]
+        columns[odd] = data.draw(anything(rows, MEANT[odd]))
+    test["voxels"] = test["voxels"] if odd == "voxels" else test["voxels"][:, :4]
     zscore = data.draw(st.sampled_from(["train", "runs"]))
     try:
         made = from_arrays(train, test, zscore=zscore, val_fraction=data.draw(st.sampled_from([0, 0.2])))
@@ -436,11 +440,11 @@ def test_data_sets_of_anything(data):
 
 
 @settings(max_examples=150, derandomize=True, deadline=None, database=None)
-@given(st.sampled_from(["voxels", "images", *COLUMNS]), st.data())
+@given(st.sampled_from(list(MEANT)), st.data())
 def test_splits_of_anything(column, data):
     whole = Split(np.ones((8, 4)), None, None, *(np.arange(8) for _ in range(4)))
     try:
-        split = replace(whole, **{column: data.draw(anything(8))})
+        split = replace(whole, **{column: data.draw(anything(8, MEANT[column]))})
     except (ValueError, TypeError) as error:
         assert ours(error), error
     else:
