@@ -413,6 +413,10 @@ def test_other_errors():
         metrics.ssim(truth[:, :6], truth[:, :6])
     with pytest.raises(ValueError, match=r"\(4, 2, 3\), expected \(n, samples, n\)"):
         metrics.identification(np.zeros((4, 2, 3)))
+    with pytest.raises(ValueError, match="1 of 18 scores are NaN, expected none"):
+        metrics.identification(np.where(np.arange(18) == 3, np.nan, 0.5).reshape(3, 2, 3))
+    with pytest.raises(ValueError, match="probabilities are complex128, expected real numbers"):
+        n_way_top_k(np.ones((4, 10)) * 1j, np.arange(4), n_way=5)
     with pytest.raises(ValueError, match="NaN"):
         evaluate(truth, truth, classify=lambda x: np.full((len(x), 3), np.nan), generator=rng())
     with pytest.raises(ValueError, match=r"expected \(images, classes\)"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import tifffile
 from PIL import Image
 from skimage.data import astronaut
 
-from visdec_lite.datasets.photographs import read_photographs
+from visdec_lite.datasets.photographs import read_photographs, read_picture_array
 from visdec_lite.datasets.pictures import read_picture
 from visdec_lite.datasets.responses import describe_trials
 
@@ -246,6 +247,46 @@ def test_what_is_no_picture_is_named(tmp_path, content, words):
         read_picture(tmp_path / "odd.jpg")
     with pytest.raises(FileNotFoundError, match=r"no picture at .*none\.png"):
         read_picture(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM"])
+def test_damage_never_ends_in_another_kind_of_error(kind):
+    whole, rng = saved(astronaut()[::32, ::32], kind), np.random.default_rng(0)
+    for _ in range(40):
+        content = bytearray(whole)
+        for place in rng.integers(0, min(len(content), rng.choice([64, 10**6])), rng.integers(1, 9)):
+            content[place] = rng.integers(0, 256)
+        try:
+            pixels = read_picture(bytes(content))
+        except ValueError as error:
+            assert str(error).startswith(("a picture", *(f"{n} of" for n in range(1, 999))))  # a byte may become alpha
+        else:
+            assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
+
+
+def npz(head: dict[str, object], content: bytes, path: Path) -> Path:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, head)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_images.npy", buffer.getvalue() + content)
+    return path
+
+
+def test_a_picture_array_that_lies_about_its_size_is_refused_before_memory_is_asked_for(tmp_path):
+    head = {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8, 3)}
+    with pytest.raises(
+        ValueError, match=r"train_images is uint8 \(1000000000000, 8, 8, 3\) in 192 bytes, expected 192000"
+    ):
+        read_picture_array(npz(head, bytes(192), tmp_path / "lies.npz"), "train_images", 8)
+    with pytest.raises(ValueError, match=r"uint8 \(1, 0, 0, 3\), expected uint8 or floats"):
+        read_picture_array(npz({**head, "shape": (1, 0, 0, 3)}, b"", tmp_path / "flat.npz"), "train_images", 8)
+    whole = npz({**head, "shape": (1, 8, 8, 3)}, bytes(192), tmp_path / "whole.npz")
+    assert not read_picture_array(whole, "train_images", 8).any()
+    content = bytearray(whole.read_bytes())
+    content[content.index(bytes(192)) + 9] = 1
+    whole.write_bytes(content)
+    with pytest.raises(ValueError, match=r"whole\.npz cannot be read as pictures .*Bad CRC"):
+        read_picture_array(whole, "train_images", 8)
 
 
 # Every door

@@ -8,6 +8,7 @@ Data sets of natural images come without them: the photographs belong to whoever
 from __future__ import annotations
 
 import logging
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -111,10 +112,14 @@ def read_picture_array(file: Path, key: str, image_size: int) -> np.ndarray:
                 or shape[3] != 3
                 or shape[1] != shape[2]
                 or (kind != np.uint8 and kind.kind != "f")
+                or 0 in shape
             ):
                 raise ValueError(f"{key} is {kind} {shape}, expected uint8 or floats (n, side, side, 3); {PICKLED}")
+            picture_bytes = math.prod(shape[1:]) * kind.itemsize
+            there = archive.getinfo(member.name).file_size - member.tell()
+            if there != shape[0] * picture_bytes:  # before memory is asked for
+                raise ValueError(f"{key} is {kind} {shape} in {there} bytes, expected {shape[0] * picture_bytes}")
             squares = np.empty((shape[0], image_size, image_size, 3), dtype=np.uint8)
-            picture_bytes = int(np.prod(shape[1:])) * kind.itemsize
             step = max(1, BLOCK // picture_bytes)
             for start in range(0, shape[0], step):
                 count = min(step, shape[0] - start)
