@@ -235,9 +235,13 @@ def test_a_flipped_bit_of_a_png_changes_no_pixel_unseen():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"<!DOCTYPE html><html>Please log in</html>", r"odd\.jpg \(41 bytes\) is no picture.*expected BMP, GIF, JPEG"),
+        (
+            b"<!DOCTYPE html><html>Please log in</html>",
+            r"odd\.jpg \(41 bytes\) is no picture of a kind known here \(BMP, GIF, .*whole copy",
+        ),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n", "is no picture"),  # a program, not run
         (png(30000, 1, 0, b"", height=30000), r"odd\.jpg cannot be read as a picture .*decompression bomb"),
+        (tiff(np.zeros((4, 4))), r"odd\.jpg .* of 8 or 16 bits\)"),
         (png(9, 8, 0, b""), r"odd\.jpg cannot be read as a picture"),
     ],
 )

@@ -114,7 +114,7 @@ def check_matrix(values: np.ndarray, name: str) -> np.ndarray:
     """A finite table as float64, shape (rows, columns)."""
     matrix = as_array(values, name)
     if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "fiu":
-        raise ValueError(f"{name} are {matrix.dtype} {matrix.shape}, expected numbers (trials, columns), nothing empty")
+        raise ValueError(f"{name} are {matrix.dtype} {matrix.shape}, expected (trials, columns), nothing empty")
     matrix = matrix.astype(np.float64, copy=False)
     finite = np.isfinite(matrix)
     if not finite.all():

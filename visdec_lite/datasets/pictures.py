@@ -60,8 +60,8 @@ def read_picture(file: str | os.PathLike[str] | bytes, background: int | None = 
         upright = ImageOps.exif_transpose(picture)
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"{name} ({len(content)} bytes) is no picture, or its head is damaged; expected {', '.join(FORMATS)}; put "
-            "a whole copy in its place"
+            f"{name} ({len(content)} bytes) is no picture of a kind known here ({', '.join(FORMATS)} of 8 or 16 bits), "
+            "or its head is damaged; put a whole copy in its place"
         ) from error
     except Exception as error:  # on broken files PIL raises nearly anything, on huge ones a class of its own
         raise ValueError(f"{name} cannot be read as a picture ({error}); put a whole copy in its place") from error
