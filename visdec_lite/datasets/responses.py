@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from visdec_lite.datasets.pictures import read_picture
 from visdec_lite.datasets.tables import numbers, read_table, words
 from visdec_lite.preprocessing import resize_images
 
@@ -308,9 +309,7 @@ def _picture(
             raise ValueError(f"no stimulus {file!r} among the {len(stimuli)} given; name each as in stim_file")
         image = np.asarray(stimuli[file])
     else:
-        from PIL import Image as Picture
-
         if not (Path(stimuli) / file).is_file():
             raise FileNotFoundError(f"no stimulus at {Path(stimuli) / file}; give the folder stim_file starts from")
-        image = np.asarray(Picture.open(Path(stimuli) / file).convert("RGB"))
+        image = read_picture(Path(stimuli) / file)
     return image if image_size is None else resize_images(image[None], image_size)[0]
