@@ -87,8 +87,7 @@ def load(
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}, expected a share from 0 to below 1")
     file = _find(root)
-    (mark,) = verified([file], "digits69")
-    everything, in_test = _read(file)
+    everything, in_test, mark = _read(file)
     if fold is None:
         leaked = np.intersect1d(everything.stimulus[in_test], everything.stimulus[~in_test])
         if len(leaked):
@@ -135,8 +134,9 @@ def _find(root: str | Path | None) -> Path:
     )
 
 
-def _read(file: Path) -> tuple[Split, np.ndarray]:
-    """All trials of the file with voxels as stored (not z-scored), and a mask of its own test trials."""
+def _read(file: Path) -> tuple[Split, np.ndarray, str]:
+    """All trials of the file with voxels as stored (not z-scored), a mask of its own test trials, and its SHA-256."""
+    (mark,) = verified([file], "digits69")
     with reading(file, "a .mat file", f"download {SOURCE} anew"):
         content = loadmat(file)
     train, test = _read_part(content, "Trn", file), _read_part(content, "Test", file)
@@ -161,7 +161,7 @@ def _read(file: Path) -> tuple[Split, np.ndarray]:
         stimulus=stimulus.astype(np.int64),
         **trial_columns(len(voxels), subject=1, run_length=len(voxels)),
     )
-    return everything, np.arange(len(voxels)) >= len(train[0])
+    return everything, np.arange(len(voxels)) >= len(train[0]), mark
 
 
 def _read_part(content: Mapping[str, np.ndarray], part: str, file: Path) -> tuple[np.ndarray, ...]:
