@@ -24,7 +24,7 @@ from scipy.ndimage import affine_transform
 from scipy.spatial.distance import cdist
 
 from visdec_lite.datasets.base import BrainDataset, Split, trial_columns
-from visdec_lite.datasets.recordings import reading, refuse_absurd, verified
+from visdec_lite.datasets.recordings import expect_whole, reading, refuse_absurd, verified
 from visdec_lite.files import data_home
 from visdec_lite.preprocessing import ZScore, as_uint8_rgb, pad_images, valid_voxels
 
@@ -87,7 +87,8 @@ def load(
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}, expected a share from 0 to below 1")
     file = _find(root)
-    everything, in_test, mark = _read(file)
+    (mark,) = verified([file], "digits69")
+    everything, in_test = _read(file)
     if fold is None:
         leaked = np.intersect1d(everything.stimulus[in_test], everything.stimulus[~in_test])
         if len(leaked):
@@ -134,9 +135,8 @@ def _find(root: str | Path | None) -> Path:
     )
 
 
-def _read(file: Path) -> tuple[Split, np.ndarray, str]:
-    """All trials of the file with voxels as stored (not z-scored), a mask of its own test trials, and its SHA-256."""
-    (mark,) = verified([file], "digits69")
+def _read(file: Path) -> tuple[Split, np.ndarray]:
+    """All trials of the file with voxels as stored (not z-scored), and a mask of its own test trials."""
     with reading(file, "a .mat file", f"download {SOURCE} anew"):
         content = loadmat(file)
     train, test = _read_part(content, "Trn", file), _read_part(content, "Test", file)
@@ -161,7 +161,7 @@ def _read(file: Path) -> tuple[Split, np.ndarray, str]:
         stimulus=stimulus.astype(np.int64),
         **trial_columns(len(voxels), subject=1, run_length=len(voxels)),
     )
-    return everything, np.arange(len(voxels)) >= len(train[0]), mark
+    return everything, np.arange(len(voxels)) >= len(train[0])
 
 
 def _read_part(content: Mapping[str, np.ndarray], part: str, file: Path) -> tuple[np.ndarray, ...]:
@@ -262,7 +262,9 @@ def _sources(part: str) -> tuple[np.ndarray, np.ndarray]:
     in_val = np.array([int(mark, 16) % VAL_SHARE == 0 for mark in hashes])
     keep = (in_val == (part == "val")) & ~np.isin(hashes, STIMULI_IN_MNIST)
     try:
-        stimuli = _read(_find(None))[0].images[..., 0]
+        file = _find(None)
+        expect_whole(file, f"download {SOURCE} anew")
+        stimuli = _read(file)[0].images[..., 0]
     except FileNotFoundError:
         logger.warning(
             "%s is not at hand: only the %d stimuli recorded in the code are kept out of the pictures; "
