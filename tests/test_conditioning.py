@@ -149,6 +149,22 @@ def test_unknown_field_of_the_encoder_is_refused():
         FMRIConditioner({**asdict(ENCODER), "num_layers": 3})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"context_tokens": 1}, r"FMRIConditioner\.context_tokens is 1; expected a whole number >= 2"),
+        ({"context_tokens": 6.0}, r"context_tokens is 6\.0; expected a whole number >= 2"),
+        ({"context_dim": 0}, r"context_dim is 0; expected a whole number >= 1"),
+        ({"time_dim": True}, r"time_dim is True; expected a whole number >= 1"),
+        ({"encoder_config": {**asdict(ENCODER), "num_voxels": 8}}, r"patches is 1; expected a whole number >= 2"),
+    ],
+)
+def test_sizes_without_a_token_are_refused(options, message):
+    """Half of one token is none: a mapper that hears nothing."""
+    with pytest.raises(ValueError, match=message):
+        FMRIConditioner(**{"encoder_config": asdict(ENCODER), "context_tokens": TOKENS, **options})
+
+
 # --- a start that the prior understands ---
 
 

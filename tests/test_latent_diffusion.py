@@ -1,8 +1,10 @@
 """The forward process against its closed form, samplers against a perfect oracle, and what learns when."""
 
-from dataclasses import replace
+import json
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,11 @@ from diffusers import DDPMScheduler
 
 from visdec_lite.latent_diffusion import (
     SAMPLERS,
+    SCHEDULERS,
     LatentDiffusion,
     LatentDiffusionConfig,
     denoise,
+    generators_of,
     make_scheduler,
     sample_labels,
 )
@@ -76,11 +80,27 @@ def test_paper_scale_has_the_published_number_of_weights():
         ({"vq_channels": (8, 8, 18)}, r"norm_groups 4 does not divide the width 18"),
         ({"image_size": 20}, r"image_size 20 .*multiple of 8"),
         ({"unet_attention": (True,)}, r"names 2 levels and unet_attention 1"),
+        ({"attention_heads": 3}, r"attention_heads 3 does not divide the width 8"),
+        ({"beta_end": 0.0015}, r"Config\.beta_end is 0\.0015; expected a number in \(beta_start, 1\), .* 0\.0015"),
+        ({"beta_end": 1.0}, r"Config\.beta_end is 1\.0; expected a number in \(beta_start, 1\)"),
+        ({"beta_start": 0.0}, r"Config\.beta_start is 0\.0; expected a number in \(0, 1\)"),
+        ({"beta_start": float("nan")}, r"Config\.beta_start is nan; expected a number in \(0, 1\)"),
+        ({"beta_start": "small"}, r"Config\.beta_start is 'small'; expected a number in \(0, 1\)"),
+        ({"vq_channels": ()}, r"Config\.vq_channels is \(\); expected whole numbers >= 1, one a level"),
+        ({"unet_channels": (8, 0)}, r"Config\.unet_channels is \(8, 0\); expected whole numbers >= 1"),
+        ({"unet_attention": (1, 0)}, r"Config\.unet_attention is \(1, 0\); expected True or False, one a level"),
     ],
 )
 def test_config_that_cannot_be_built_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(TINY, **changes)
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(TINY) if f.type == "int"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "8", None])
+def test_every_count_is_a_count(name, value):
+    with pytest.raises(ValueError, match=rf"LatentDiffusionConfig\.{name} is {value!r}; expected a whole number >= 1"):
+        replace(TINY, **{name: value})
 
 
 # --- first stage ---
@@ -177,6 +197,109 @@ def test_unknown_sampler_is_refused():
 # --- the walk back ---
 
 
+def scheduler_of(name: str, sampler: str, from_disk: bool):
+    """Made as users do, from the config of ours."""
+    config, options = make_scheduler(TINY, sampler).config, {}
+    if name == "DPMSolverSDEScheduler":
+        pytest.importorskip("torchsde", reason="DPMSolverSDEScheduler needs the package torchsde")
+    if name == "SASolverScheduler":
+        options["algorithm_type"] = "data_prediction"  # it does not take a saved DPM-Solver++'s word
+    if from_disk:
+        config = json.loads(make_scheduler(TINY, sampler).to_json_string())
+    return getattr(diffusers, name).from_config(config, **options)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_perfect_noise_prediction_recovers_the_latents_by_any_scheduler(model, name, sampler):
+    """Stochastic or not: told the noise rightly, the walk ends at x_0, or (DEIS, PNDM, SASolver, TCD) at the least
+    noise of the schedule. A scheduler that clips ends more than 1 away, one that mistakes the noise anywhere."""
+    latents, start = torch.randn(2, 2, 3, 4, 4, generator=seeded(4))
+    assert latents.abs().max() > 2, "to be cut by clipping"
+    log_sigmas = (1 / model.alphas_cumprod - 1).sqrt().log().numpy()
+
+    def oracle(noisy, timestep, context, time_condition):
+        sigma = np.exp(np.interp(float(timestep), np.arange(1000), log_sigmas))  # KDPM2 walks between the timesteps
+        return (noisy * (1 + sigma**2) ** 0.5 - latents) / sigma
+
+    told = torch.zeros(2, 1, 16), None
+    for from_disk in (False, True):
+        scheduler = scheduler_of(name, sampler, from_disk)
+        generators = generators_of(seeded(), 2)
+        found = denoise(oracle, scheduler, start, told, told, 20, 1.0, generators)
+        least = float((1 - model.alphas_cumprod[0]).sqrt())
+        assert (found - latents).abs().max() < 4 * least, "four standard deviations of the least noise"
+
+
+def test_list_is_of_all_that_diffusers_counts_as_compatible():
+    """EDM alone is none of betas; it is refused."""
+    compatible = {each.__name__ for each in make_scheduler(TINY).compatibles}
+    karras = {each.name for each in diffusers.schedulers.KarrasDiffusionSchedulers}
+    assert (compatible | karras) - set(SCHEDULERS) == {"EDMEulerScheduler"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "IPNDMScheduler",
+     "CMStochasticIterativeScheduler", "RePaintScheduler", "DDIMInverseScheduler",
+     "DPMSolverMultistepInverseScheduler", "CogVideoXDPMScheduler", "SCMScheduler", "DDPMWuerstchenScheduler"],
+)  # fmt: skip
+def test_schedulers_of_other_models_are_refused_and_those_that_can_are_named(name):
+    scheduler = getattr(diffusers, name).from_config(make_scheduler(TINY).config)
+    told = torch.zeros(1, 1, 16), None
+    with pytest.raises(ValueError, match=rf"^{name} .*take one of DDIMScheduler, .*UniPCMultistepScheduler"):
+        denoise(toy_noise, scheduler, torch.zeros(1, 3, 4, 4), told, told, 2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip_sample": True}, r"clip_sample on.*DDIMScheduler\.from_config\(scheduler\.config, clip_sample=False\)"),
+        ({"thresholding": True}, r"has thresholding on.*thresholding=False"),
+        ({"prediction_type": "v_prediction"}, r"expects 'v_prediction', and this model predicts 'epsilon'"),
+    ],
+)
+def test_options_for_other_models_are_refused(options, message):
+    scheduler = diffusers.DDIMScheduler.from_config(make_scheduler(TINY).config, **options)
+    told = torch.zeros(1, 1, 16), None
+    with pytest.raises(ValueError, match=message):
+        denoise(toy_noise, scheduler, torch.zeros(1, 3, 4, 4), told, told, 2, 1.0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [0, -1, 51, 10**9, 2.5, True, None])
+def test_steps_are_whole_and_no_more_than_timesteps(sampler, steps):
+    scheduler, told = make_scheduler(replace(TINY, num_timesteps=50), sampler), (torch.zeros(1, 1, 16), None)
+    with pytest.raises(ValueError, match=f"num_inference_steps is {steps!r}, expected a whole number from 1 to 50"):
+        denoise(toy_noise, scheduler, torch.zeros(1, 3, 4, 4), told, told, steps, 1.0)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_as_many_steps_as_timesteps_visit_each_once(sampler):
+    scheduler = make_scheduler(replace(TINY, num_timesteps=50), sampler)
+    scheduler.set_timesteps(50)
+    assert scheduler.timesteps.tolist() == list(range(49, -1, -1))
+
+
+@pytest.mark.parametrize("guidance", [float("nan"), float("inf"), "2", None, True])
+def test_guidance_is_a_finite_number(guidance):
+    told = torch.zeros(1, 1, 16), None
+    with pytest.raises(ValueError, match=f"guidance_scale is {guidance!r}, expected a finite number"):
+        denoise(toy_noise, make_scheduler(TINY), torch.zeros(1, 3, 4, 4), told, told, 2, guidance)
+
+
+def test_generators_of_pictures_are_a_function_of_state_and_number():
+    source = seeded(5)
+    state = source.get_state()
+    draws = [torch.rand(1, generator=each).item() for each in generators_of(source, 50)]
+    assert torch.equal(source.get_state(), state) and len(set(draws)) == 50
+    assert [torch.rand(1, generator=each).item() for each in generators_of(seeded(5), 3)] == draws[:3]
+    torch.rand(1, generator=source)
+    assert torch.rand(1, generator=generators_of(source, 1)[0]).item() not in draws
+    torch.manual_seed(5)
+    assert [torch.rand(1, generator=each).item() for each in generators_of(None, 3)] == draws[:3]
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("steps", [5, 20])
 def test_perfect_noise_prediction_recovers_the_latents(model, sampler, steps):
@@ -219,11 +342,13 @@ def test_walk_starts_where_there_is_only_noise(sampler):
 def one_step() -> SimpleNamespace:
     """A scheduler whose one step returns the predicted noise."""
     return SimpleNamespace(
+        config={},
+        alphas_cumprod=torch.ones(1),
         set_timesteps=lambda number, device: None,
         timesteps=[torch.tensor(0)],
         init_noise_sigma=1.0,
         scale_model_input=lambda latents, timestep: latents,
-        step=lambda epsilon, timestep, latents: SimpleNamespace(prev_sample=epsilon),
+        step=lambda model_output, timestep, sample: SimpleNamespace(prev_sample=model_output),
     )
 
 
@@ -255,8 +380,11 @@ def test_guidance_one_costs_half_and_never_asks_for_nothing():
 
     for scale in (1.0, 2.0):
         arguments = (torch.zeros(4, 3, 4, 4), (torch.ones(4, 1, 16), None), (torch.full((1, 1, 16), torch.nan), None))
-        found = denoise(counting, one_step(), *arguments, 1, scale)
-        assert bool(found.isfinite().all()) is (scale == 1.0)
+        if scale == 1.0:
+            assert denoise(counting, one_step(), *arguments, 1, scale).isfinite().all()
+            continue
+        with pytest.raises(FloatingPointError, match=r"ended in NaN or infinity after 1 steps with guidance_scale 2"):
+            denoise(counting, one_step(), *arguments, 1, scale)
     assert sizes == [4, 8]
 
 

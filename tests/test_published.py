@@ -9,6 +9,8 @@ from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from visdec_lite import chain
 from visdec_lite.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
@@ -134,6 +136,96 @@ def test_tensors_that_do_not_fit_are_counted(tmp_path, model, config_class):
         load_published(path)
     for words in ("encoder.norm.weight is missing", "encoder.surprise has no place", "(3,), expected (16,)"):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_the_name_of_a_wrapper_is_taken_off_and_said(tmp_path, model, config_class, caplog, wrapper):
+    """As DataParallel and torch.compile save."""
+    tensors = {wrapper + name.removeprefix("encoder."): tensor for name, tensor in model.state_dict().items()}
+    with caplog.at_level(logging.INFO, logger="visdec_lite"):
+        found = load_published(published(tmp_path / "wrapped.pth", model, config_class, model=tensors))
+    assert "which is taken off" in caplog.text
+    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_wrapper_before_some_names_only_is_named(tmp_path, model, config_class):
+    tensors = {name.removeprefix("encoder."): tensor for name, tensor in model.state_dict().items()}
+    tensors["module.norm.weight"] = tensors.pop("norm.weight")
+    with pytest.raises(ValueError, match=r"norm\.weight is missing; encoder\.module\.norm\.weight has no place"):
+        load_published(published(tmp_path / "half.pth", model, config_class, model=tensors))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_cut_short_says_so(file, share):
+    """torch alone: `OSError: [Errno 22] Invalid argument`."""
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"or is damaged or cut short \(.*\); compare its \d+ bytes .*fetch it again"):
+        load_published(file)
+
+
+@settings(
+    derandomize=True, deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_by_the_sums_or_changes_nothing(file, model, place, bit):
+    """torch does not look at the sums of its archives, and would load other weights."""
+    content = bytearray(file.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    damaged = file.with_stem("damaged")
+    damaged.write_bytes(content)
+    try:
+        found = load_published(damaged)
+    except ValueError:
+        return
+    assert all(torch.equal(found.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_file_of_the_oldest_kind_is_refused_with_its_reason(file):
+    content = open_safely(file)
+    content["config"] = vars(content["config"])
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"does not end as what torch\.save writes since 1\.6"):
+        load_published(file)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_named(tmp_path, model, config_class, value):
+    tensors = {name.removeprefix("encoder."): tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors["norm.bias"][3] = value
+    with pytest.raises(ValueError, match=r"NaN, infinity or no real numbers in 1 of \d+ tensors \(norm\.bias\)"):
+        load_published(published(tmp_path / "published.pth", model, config_class, model=tensors))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": [1, 2]}, "'model' is no dict of named tensors"),
+        ({"model": {"norm.bias": 3}}, "'model' is no dict of named tensors"),
+        ({"model": {3: torch.zeros(1)}}, "'model' is no dict of named tensors"),
+        ({"config": 7}, "does not say patch_size, embed_dim"),
+        ({"config": None}, "does not say patch_size, embed_dim"),
+    ],
+)
+def test_content_of_other_types_is_named(tmp_path, model, config_class, changes, words):
+    with pytest.raises(ValueError, match=words):
+        load_published(published(tmp_path / "published.pth", model, config_class, **changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("patch_size", 0), ("patch_size", "8"), ("embed_dim", -16), ("depth", 10**12), ("depth", 3), ("num_heads", True),
+     ("mlp_ratio", float("nan")), ("embed_dim", 2**19), ("decoder_num_heads", 0)],
+)  # fmt: skip
+def test_sizes_that_no_file_can_have_are_named_without_memory_or_time(tmp_path, model, config_class, name, value):
+    config = {**{each: getattr(SMALL, each) for each in NAMES}, name: value}
+    with pytest.raises(ValueError, match=rf"its config says {name} |does not fit its own config"):
+        load_published(published(tmp_path / "published.pth", model, config_class, config=config))
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is a folder; give the \.pth file"):
+        load_published(tmp_path)
 
 
 def test_other_errors_say_what_to_do(file, tmp_path):

@@ -9,6 +9,8 @@ Source: Sun et al., NeurIPS 2023, section 3.3; time-step conditioning as in Chen
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 
 # `ModelMixin` must stay a name of this module: when a pipeline is loaded, diffusers looks for it beside
@@ -25,9 +27,12 @@ class FMRIConditioner(ModelMixin, ConfigMixin):
 
     Args:
         encoder_config: fields of the MaskedAutoencoderConfig whose encoder is used.
-        context_tokens: tokens handed to the UNet; 77 in the paper, a habit of text models.
+        context_tokens: tokens handed to the UNet, 2 or more; 77 in the paper, a habit of text models.
         context_dim: their width.
         time_dim: width of the UNet's time embedding.
+
+    Raises:
+        ValueError: a number out of range, or an encoder of one patch: half of one token is none.
     """
 
     config_name = "config.json"
@@ -39,6 +44,13 @@ class FMRIConditioner(ModelMixin, ConfigMixin):
         super().__init__()
         self.encoder = FMRIEncoder(MaskedAutoencoderConfig(**encoder_config))
         patches, dim = self.encoder.config.num_patches, self.encoder.config.embed_dim
+        numbers = {
+            "context_tokens": (context_tokens, 2), "context_dim": (context_dim, 1), "time_dim": (time_dim, 1),
+            "encoder_config: patches": (patches, 2),
+        }  # fmt: skip
+        for name, (value, least) in numbers.items():
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(f"FMRIConditioner.{name} is {value!r}; expected a whole number >= {least}")
         self.token_mapper = nn.Sequential(
             nn.Conv1d(patches, patches // 2, kernel_size=1),
             nn.Conv1d(patches // 2, context_tokens, kernel_size=1),

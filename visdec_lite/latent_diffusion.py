@@ -15,8 +15,11 @@ LDM: Rombach et al., CVPR 2022; classifier-free guidance: Ho and Salimans, 2021.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from diffusers import (
@@ -30,7 +33,31 @@ from diffusers import (
 from einops import reduce
 from torch import Tensor, nn
 
-SAMPLERS = ("ddim", "pndm", "dpm++")
+SAMPLERS = {"ddim": DDIMScheduler, "pndm": PNDMScheduler, "dpm++": DPMSolverMultistepScheduler}
+
+# Those of diffusers 0.42 that walk this schedule back: benchmarks/schedulers.py scores each. SASolver takes no word of
+# a saved DPM-Solver++: give it algorithm_type="data_prediction".
+SCHEDULERS = (
+    "DDIMScheduler", "DDIMParallelScheduler", "DDPMScheduler", "DDPMParallelScheduler", "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler", "LMSDiscreteScheduler",
+    "PNDMScheduler", "SASolverScheduler", "TCDScheduler", "UniPCMultistepScheduler",
+)  # fmt: skip
+
+# What schedulers other than ours ask for; kept in the config of ours, so that `Any.from_config(scheduler.config)` walks
+# back rightly. diffusers' own defaults cut x_0 to [-1, 1], and latents reach beyond.
+FOR_ANY_SCHEDULER = {
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "clip_sample": False,  # DDIM, DDPM
+    "thresholding": False,
+    "set_alpha_to_one": True,  # the last step ends at x_0 itself
+    "timestep_spacing": "trailing",  # the first step starts at pure noise
+    "steps_offset": 0,
+    "skip_prk_steps": True,  # PNDM without the Runge-Kutta start, as the paper's PLMS
+    "rescale_betas_zero_snr": False,
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +81,22 @@ class LatentDiffusionConfig:
     num_timesteps: int = 1000
 
     def __post_init__(self) -> None:
+        count = "a whole number >= 1", _is_count
+        widths = "whole numbers >= 1, one a level", lambda v: _is_row(v) and all(map(_is_count, v))
+        expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
+            "image_size": count, "num_classes": count, "latent_channels": count, "codebook_size": count,
+            "vq_layers": count, "unet_layers": count, "attention_heads": count, "context_dim": count,
+            "norm_groups": count, "num_timesteps": count, "vq_channels": widths, "unet_channels": widths,
+            "unet_attention": (
+                "True or False, one a level", lambda v: _is_row(v) and all(isinstance(a, bool) for a in v)
+            ),
+            "beta_start": ("a number in (0, 1)", _is_share),
+            "beta_end": (f"a number in (beta_start, 1), beta_start being {self.beta_start!r}",
+                         lambda v: _is_share(v) and v > self.beta_start),
+        }  # fmt: skip
+        for name, (words, holds) in expected.items():
+            if not holds(getattr(self, name)):
+                raise ValueError(f"LatentDiffusionConfig.{name} is {getattr(self, name)!r}; expected {words}")
         if len(self.unet_channels) != len(self.unet_attention):
             raise ValueError(
                 f"unet_channels names {len(self.unet_channels)} levels and unet_attention "
@@ -68,6 +111,10 @@ class LatentDiffusionConfig:
         for width in (*self.vq_channels, *self.unet_channels):
             if width % self.norm_groups:
                 raise ValueError(f"norm_groups {self.norm_groups} does not divide the width {width}")
+        attention = (*self.unet_attention[:-1], True)  # below the deepest level the UNet always attends
+        for width, attends in zip(self.unet_channels, attention, strict=True):
+            if attends and width % self.attention_heads:
+                raise ValueError(f"attention_heads {self.attention_heads} does not divide the width {width}")
 
     @property
     def downsampling(self) -> int:
@@ -82,6 +129,18 @@ class LatentDiffusionConfig:
     def time_dim(self) -> int:
         """Width of the UNet's time embedding, and so of a time condition."""
         return 4 * self.unet_channels[0]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, Real) and 0 < value < 1
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) > 0
 
 
 class LatentDiffusion(nn.Module):
@@ -225,26 +284,69 @@ class LatentDiffusion(nn.Module):
 
 
 def make_scheduler(config: LatentDiffusionConfig, sampler: str = "dpm++") -> SchedulerMixin:
-    """The noise schedule with a way to walk it back.
+    """The noise schedule with a way to walk it back; its config serves every other scheduler of diffusers as well.
 
     Args:
         config: whose betas.
         sampler: "ddim" (Song et al., 2021), "pndm" (PLMS, as the paper: 250 steps) or "dpm++" (DPM-Solver++ of
             order 2, Lu et al., 2022; as good in about 20 steps).
     """
-    schedule = {
+    if sampler not in SAMPLERS:
+        raise ValueError(f"no sampler is called {sampler!r}; there are {', '.join(SAMPLERS)}")
+    settings = {
+        **FOR_ANY_SCHEDULER,
         "num_train_timesteps": config.num_timesteps,
         "beta_start": config.beta_start,
         "beta_end": config.beta_end,
-        "beta_schedule": "scaled_linear",
     }
-    if sampler == "ddim":
-        return DDIMScheduler(**schedule, clip_sample=False, timestep_spacing="trailing")
-    if sampler == "pndm":
-        return PNDMScheduler(**schedule, skip_prk_steps=True)
-    if sampler == "dpm++":
-        return DPMSolverMultistepScheduler(**schedule, timestep_spacing="trailing")
-    raise ValueError(f"no sampler is called {sampler!r}; there are {', '.join(SAMPLERS)}")
+    if sampler == "pndm":  # as released
+        settings |= {"timestep_spacing": "leading", "set_alpha_to_one": False}
+    own = inspect.signature(SAMPLERS[sampler].__init__).parameters
+    scheduler = SAMPLERS[sampler](**{name: value for name, value in settings.items() if name in own})
+    scheduler.register_to_config(**{name: value for name, value in settings.items() if name not in own})
+    return scheduler
+
+
+def set_out(
+    scheduler: SchedulerMixin,
+    num_inference_steps: int,
+    guidance_scale: float,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """The timesteps of a walk back, most noise first, one a call of the model; `scheduler` stands at the first.
+
+    Raises:
+        ValueError: a scheduler of another kind (flow matching, EDM, consistency, inverse), one that would cut latents
+            to [-1, 1], more steps than timesteps, or a guidance that is no finite number.
+    """
+    name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
+    others = f"take one of {', '.join(SCHEDULERS)}, made by from_config(scheduler.config) of the one before"
+    asked = inspect.signature(scheduler.step).parameters.values() if hasattr(scheduler, "step") else ()
+    asked = [each.name for each in asked if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
+    needed = ("alphas_cumprod", "init_noise_sigma", "scale_model_input", "set_timesteps")
+    if not all(hasattr(scheduler, each) for each in needed) or asked != ["model_output", "timestep", "sample"]:
+        raise ValueError(f"{name} does not walk back a schedule of betas as this model was trained on; {others}")
+    if config.get("prediction_type", "epsilon") != "epsilon":
+        raise ValueError(f"{name} expects {config.prediction_type!r}, and this model predicts 'epsilon'; {others}")
+    cutting = [option for option in ("clip_sample", "thresholding", "use_flow_sigmas") if config.get(option)]
+    if cutting:
+        raise ValueError(
+            f"{name} has {' and '.join(cutting)} on, for pixels or other models, and latents reach beyond [-1, 1]; "
+            f"{name}.from_config(scheduler.config, {', '.join(f'{option}=False' for option in cutting)})"
+        )
+    total = len(scheduler.alphas_cumprod)
+    if not _is_count(num_inference_steps) or num_inference_steps > total:
+        raise ValueError(
+            f"num_inference_steps is {num_inference_steps!r}, expected a whole number from 1 to {total}, the timesteps "
+            "of the schedule"
+        )
+    real = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
+    if not real or not math.isfinite(guidance_scale):
+        raise ValueError(f"guidance_scale is {guidance_scale!r}, expected a finite number; 1 is no guidance")
+    scheduler.set_timesteps(int(num_inference_steps), device=device)
+    if scheduler.timesteps[0] < scheduler.timesteps[-1]:
+        raise ValueError(f"{name} walks from a picture to noise; {others}")
+    return scheduler.timesteps
 
 
 @torch.no_grad()
@@ -256,7 +358,7 @@ def denoise(
     null_condition: tuple[Tensor, Tensor | None],
     num_inference_steps: int,
     guidance_scale: float,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """From pure noise to latents, shape as `noise`.
@@ -269,15 +371,23 @@ def denoise(
         noise: standard normal, shape (b, c, h, w).
         condition: (context, time_condition), a row each sample; null_condition: what says "nothing".
         num_inference_steps: steps of the walk back, at most the scheduler's training steps.
-        on_step: called after every step with its number and the latents.
+        generator: of the noise that stochastic schedulers add on the way, on the CPU. One for all rows, or a list of
+            one each: a picture is then the same whatever others are painted beside it.
+        on_step: called after every call of the model with its number and the latents.
+
+    Raises:
+        ValueError: see `set_out`.
+        FloatingPointError: the latents ended in NaN or infinity.
     """
-    scheduler.set_timesteps(num_inference_steps, device=noise.device)
+    timesteps = set_out(scheduler, num_inference_steps, guidance_scale, noise.device)
     latents = noise * scheduler.init_noise_sigma
     guided = guidance_scale != 1.0
     context, time_condition = _stack(condition, null_condition) if guided else condition
     stochastic = "generator" in inspect.signature(scheduler.step).parameters
     extra = {"generator": generator} if stochastic else {}
-    for number, timestep in enumerate(scheduler.timesteps):
+    if hasattr(scheduler, "noise_sampler_seed"):  # DPMSolverSDE takes seeds instead, a row each
+        scheduler.noise_sampler_seed = _seeds(generator, len(noise))
+    for number, timestep in enumerate(timesteps):
         noisy = scheduler.scale_model_input(latents, timestep)
         if guided:
             both = predict_noise(torch.cat([noisy, noisy]), timestep, context, time_condition)
@@ -288,7 +398,27 @@ def denoise(
         latents = scheduler.step(epsilon, timestep, latents, **extra).prev_sample
         if on_step:
             on_step(number, latents)
+    if not latents.isfinite().all():
+        raise FloatingPointError(
+            f"{type(scheduler).__name__} ended in NaN or infinity after {num_inference_steps} steps with "
+            f"guidance_scale {guidance_scale:g}; less guidance, another scheduler, or weights in float32"
+        )
     return latents
+
+
+def generators_of(generator: torch.Generator | None, count: int) -> list[torch.Generator]:
+    """A generator a picture: a function of the state of `generator` (None: torch's own) and the picture's number.
+
+    `generator` itself is not moved on.
+    """
+    source = torch.Generator().set_state((generator or torch.default_generator).get_state())
+    return [torch.Generator().manual_seed(seed) for seed in _seeds(source, count)]
+
+
+def _seeds(generator: torch.Generator | list[torch.Generator] | None, count: int) -> list[int]:
+    if isinstance(generator, list):
+        return [each.initial_seed() for each in generator]
+    return torch.randint(2**63 - 1, (count,), generator=generator).tolist()
 
 
 def _stack(condition: tuple[Tensor, Tensor | None], null: tuple[Tensor, Tensor | None]) -> tuple:

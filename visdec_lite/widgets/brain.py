@@ -24,6 +24,7 @@ from einops import repeat
 
 from visdec_lite.baselines.ridge import RidgeToImages
 from visdec_lite.datasets import BrainDataset, Split
+from visdec_lite.latent_diffusion import generators_of
 from visdec_lite.pipeline import FMRIToImagePipeline
 from visdec_lite.preprocessing import resize_images, to_uint8
 from visdec_lite.widgets import brain_panes
@@ -230,11 +231,12 @@ class BrainToImageDemo(Explorer[BrainState, BrainResult]):
         )
         side, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
         generator = torch.Generator().manual_seed(state.seed)
+        generators = generators_of(generator, state.samples)
         noise = torch.randn(state.samples, channels, side, side, generator=generator).to(condition[0])
         untold = state.scan == "none"
         latents = watched_walk(
             pipe.predict_noise, pipe.scheduler, noise, null if untold else condition, null, state.steps,
-            1.0 if untold else state.guidance, on_step, generator,
+            1.0 if untold else state.guidance, on_step, generators,
         )  # fmt: skip
         return to_uint8(pipe.decode(latents))
 

@@ -48,7 +48,7 @@ def watched_walk(
     steps: int,
     guidance: float,
     on_step: Callable[[Step], None],
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Tensor:
     """`denoise`, telling after every step what it believes the end to be.
 
