@@ -33,7 +33,7 @@ from visdec_lite.comparison.runner import describe
 from visdec_lite.comparison.scores import MEAN_OF_SAMPLES, Pictures, hash_of, mean_of_samples, pooled, score_pictures
 from visdec_lite.comparison.tables import OURS, Row, Unit, aggregate, relative_gains, versus, write_csv
 from visdec_lite.demo import LIMITS, first_trials, versions
-from visdec_lite.files import read_json, write_json
+from visdec_lite.files import digest_of, read_json, write_json
 from visdec_lite.report import write_report
 
 HEADLINES = ("n_way_top1", "n_way_top5", "pairwise_pcc", "pcc", "ssim", "mse")  # of leaderboard.png
@@ -171,7 +171,7 @@ def write_results(settings: ComparisonSettings, out: Path, errors: Mapping[Cell,
     if not found.units:
         failed = "; ".join(f"{describe(cell)}: {error}" for cell, error in list(errors.items())[:3])
         raise ValueError(f"0 of {len(plan(settings))} cells are finished in {out}, at least 1 is needed. {failed}")
-    rows = aggregate(found.units)
+    rows = [replace(row, identity=_identity(row.method, found)) for row in aggregate(found.units)]
     results = _results(settings, found, rows, errors)
     styles = plotting.method_styles([shown_name(name) for name in dict.fromkeys(row.method for row in rows)])
     scores = _scores(rows)
@@ -222,6 +222,12 @@ def _results(
         "fingerprints": sorted({record["fingerprint"] for record in records}),
         "versions": versions(),
     }
+
+
+def _identity(name: str, found: Found) -> str:
+    """Of all cells of a method: that of a single one, or a hash of them together."""
+    every = sorted(record["identity"] for record in found.records[METHODS[name].derived_from or name])
+    return every[0] if len(every) == 1 else digest_of(every)[:16]
 
 
 def _method(name: str, found: Found) -> dict[str, Any]:

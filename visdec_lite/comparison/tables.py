@@ -65,6 +65,7 @@ class Row:
         seed_sd: standard deviation of a subject's score over seeds, averaged over subjects; None of one seed.
         by_subject: the value of every subject.
         over: what the interval is over, such as "3 subjects, 10 categories".
+        identity: 16 digits for all that shaped the cells behind it, see `cells.identity_of`.
     """
 
     method: str
@@ -80,6 +81,7 @@ class Row:
     seed_sd: float | None
     by_subject: tuple[float, ...]
     over: str
+    identity: str = ""
 
     def as_score(self) -> dict[str, Any]:
         """As in metrics.json."""
@@ -304,7 +306,7 @@ def read_csv(path: Path) -> list[Row]:
                 n=int(line["n"]), subjects=int(line["subjects"]), seeds=int(line["seeds"]),
                 seed_sd=float(line["seed_sd"]) if line["seed_sd"] else None,
                 by_subject=tuple(map(float, line["by_subject"].split(";"))),
-                over=line["over"],
+                over=line["over"], identity=line["identity"],
             )
             for line in csv.DictReader(file)
         ]  # fmt: skip
