@@ -526,48 +526,103 @@ show
 """
 
 
-def test_in_a_kernel_a_person_is_answered_by_a_thread_and_the_static_copy_follows():
-    """What a front end does to a slider, by the messages it sends."""
+@pytest.fixture
+def kernel():
+    """A kernel's client, and `listen(until)`, which keeps what the kernel says in `heard`."""
     from jupyter_client.manager import start_new_kernel
 
     manager, client = start_new_kernel(kernel_name="python3")
-    heard = []
+    client.heard = []
 
     def listen(until, seconds=60):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             message = client.get_iopub_msg(timeout=seconds)
-            heard.append(message)
+            client.heard.append(message)
             if until(message):
                 return message
-        raise AssertionError(f"nothing of the kind in {len(heard)} messages")
+        raise AssertionError(f"nothing of the kind in {len(client.heard)} messages")
 
-    try:
-        request = client.execute(KERNEL)
-        listen(lambda m: m["msg_type"] == "status" and m["content"]["execution_state"] == "idle"
-               and m["parent_header"].get("msg_id") == request)  # fmt: skip
-        assert not [m for m in heard if m["msg_type"] in ("error", "stream")]
-        shown = [m["content"] for m in heard if m["msg_type"] == "display_data"]
-        assert "application/vnd.jupyter.widget-view+json" in shown[0]["data"]
-        assert "This is number 1, found by MainThread." in shown[1]["data"]["text/html"]
-        slider = next(
-            m["content"] for m in heard
-            if m["msg_type"] == "comm_open" and m["content"]["data"]["state"].get("_model_name") == "IntSliderModel"
-        )  # fmt: skip
-        content = {
-            "comm_id": slider["comm_id"],
-            "data": {"method": "update", "state": {"value": 42}, "buffer_paths": []},
-        }
-        client.shell_channel.send(client.session.msg("comm_msg", content))
-        update = listen(lambda m: m["msg_type"] == "update_display_data")["content"]
-        assert update["transient"]["display_id"] == shown[1]["transient"]["display_id"]
-        assert "This is number 42, found by visdec-widget." in update["data"]["text/html"]
-        sent = [str(m["content"]["data"].get("state")) for m in heard if m["msg_type"] == "comm_msg"]
-        assert any("found by visdec-widget" in state for state in sent), "the picture of the face"
-        assert not [m for m in heard if m["msg_type"] in ("error", "stream")]
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    client.listen = listen
+    yield client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def executed(kernel, code):
+    """Run code to its end."""
+    request = kernel.execute(code)
+    kernel.listen(lambda m: m["msg_type"] == "status" and m["content"]["execution_state"] == "idle"
+                  and m["parent_header"].get("msg_id") == request)  # fmt: skip
+    assert not [m for m in kernel.heard if m["msg_type"] in ("error", "stream")]
+
+
+def move_slider(kernel, value, which=0, **header):
+    """What a front end does to a slider, by the message it sends."""
+    slider = [
+        m["content"] for m in kernel.heard
+        if m["msg_type"] == "comm_open" and m["content"]["data"]["state"].get("_model_name") == "IntSliderModel"
+    ][which]  # fmt: skip
+    content = {
+        "comm_id": slider["comm_id"],
+        "data": {"method": "update", "state": {"value": value}, "buffer_paths": []},
+    }
+    message = kernel.session.msg("comm_msg", content)
+    message["header"].update(header)
+    kernel.shell_channel.send(message)
+
+
+def test_in_a_kernel_a_person_is_answered_by_a_thread_and_the_static_copy_follows(kernel):
+    executed(kernel, KERNEL)
+    shown = [m["content"] for m in kernel.heard if m["msg_type"] == "display_data"]
+    assert "application/vnd.jupyter.widget-view+json" in shown[0]["data"]
+    assert "This is number 1, found by MainThread." in shown[1]["data"]["text/html"]
+    move_slider(kernel, 42)
+    update = kernel.listen(lambda m: m["msg_type"] == "update_display_data")["content"]
+    assert update["transient"]["display_id"] == shown[1]["transient"]["display_id"]
+    assert "This is number 42, found by visdec-widget." in update["data"]["text/html"]
+    sent = [str(m["content"]["data"].get("state")) for m in kernel.heard if m["msg_type"] == "comm_msg"]
+    assert any("found by visdec-widget" in state for state in sent), "the picture of the face"
+    assert not [m for m in kernel.heard if m["msg_type"] in ("error", "stream")]
+
+
+TWO_KNOBS = KERNEL.replace(
+    '    number: int = knob(1, "number", low=0, high=100)\n',
+    '    number: int = knob(1, "number", low=0, high=100)\n    other: int = knob(1, "other", low=0, high=100)\n',
+).replace("return state.number,", "return (state.number, state.other),")
+BESIDE = """
+import time
+def compute(state, report=None):
+    if state.other != 7:
+        print("begun", flush=True)
+        end = time.monotonic() + 30
+        while show.result[0][1] != 7 and time.monotonic() < end:
+            time.sleep(0.01)
+    return (state.number, state.other), threading.current_thread().name
+show.compute = compute
+show.set(number=50)
+print(show.state, *show.result, "|", show._repr_mimebundle_()["text/html"].partition('src="')[0])
+"""
+
+
+def test_a_slider_moved_while_a_cell_runs_is_the_end_of_it_in_a_kernel_that_hears_both(kernel):
+    kernel.kernel_info()
+    info = kernel.get_shell_msg(timeout=60)["content"]
+    if "kernel subshells" not in info.get("supported_features", []):
+        pytest.skip(f"ipykernel {info['implementation_version']} hears a control only when its cell has ended")
+    executed(kernel, TWO_KNOBS)
+    kernel.control_channel.send(kernel.session.msg("create_subshell_request", {}))
+    subshell = kernel.get_control_msg(timeout=60)["content"]["subshell_id"]
+    move_slider(kernel, 2, 1, subshell_id=subshell)  # a kernel may answer from where it heard last
+    kernel.listen(lambda m: m["msg_type"] == "update_display_data")
+    kernel.execute(BESIDE)
+    said = lambda m: m["content"]["text"].strip() if m["msg_type"] == "stream" else ""  # noqa: E731
+    kernel.listen(lambda m: said(m) == "begun")
+    move_slider(kernel, 7, 1, subshell_id=subshell)
+    words = said(kernel.listen(lambda m: said(m) not in ("", "begun")))
+    assert words.startswith("Number(number=50, other=7) (50, 7) visdec-widget | ")
+    assert 'alt="This is number (50, 7), found by visdec-widget."' in words
+    assert not [m for m in kernel.heard if m["msg_type"] == "error"]
 
 
 # --- masks ---
