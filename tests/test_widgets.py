@@ -7,6 +7,7 @@ import io
 import math
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -316,9 +317,7 @@ class Gated(Patient):
 def cell(monkeypatch):
     """Runs code as a cell does, in a thread; all that other threads do is a person's doing."""
     cells, errors = [], []
-    monkeypatch.setattr(
-        "visdec_lite.widgets.base.moved_by_hand", lambda: threading.current_thread() not in cells
-    )
+    monkeypatch.setattr("visdec_lite.widgets.base.moved_by_hand", lambda: threading.current_thread() not in cells)
 
     def run(code):
         def body():
@@ -426,7 +425,7 @@ def test_another_knob_moved_meanwhile_keeps_what_the_cell_has_set(cell):
     @dataclass(frozen=True)
     class Two(State):
         number: int = knob(1, "number", low=0, high=100)
-        gains: dict = knob(dict, "gain of", low=0.0, high=2.0, options={"V1": "V1", "V4": "V4"})
+        gains: Mapping = knob(dict, "gain of", low=0.0, high=2.0, options={"V1": "V1", "V4": "V4"})
 
     class Both(Gated):
         State = Two
