@@ -411,7 +411,7 @@ def kernel_of(page: str) -> str:
 def seated(port: int) -> Iterator[str]:
     """A visitor's kernel, who leaves at the end."""
     page = ask(port, "/brain/?token=token")
-    assert page.status == 200 and "at work" in page.body
+    assert page.status == 200 and "at work" in page.body and page.body.count(page_places.GONE) == 1
     kernel = kernel_of(page.body)
     try:
         yield kernel

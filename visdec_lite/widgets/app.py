@@ -45,7 +45,7 @@ def app(
         list[str] | None, typer.Option(help="name of a proxy that the page may be asked by; may be repeated")
     ] = None,
     visitors: Annotated[
-        int | None, typer.Option(min=1, help="pages open at a time, 1 GB each; default: what memory holds")
+        int | None, typer.Option(min=1, help="pages open at a time, 1.3 GB each; default: what memory holds")
     ] = None,
     token: Annotated[str | None, typer.Option(help="what visitors have to bring; default: a new random one")] = None,
     browser: Annotated[bool, typer.Option(help="open the page in the browser")] = True,

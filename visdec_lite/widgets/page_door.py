@@ -26,7 +26,7 @@ from tornado.routing import Router
 from tornado.web import Application, ErrorHandler
 
 BODY = 64 * 1024  # bytes of a request beside its address; the largest is the token somebody types
-MESSAGE = 1024 * 1024  # bytes to a kernel; a slider sends 400, the page's largest is below 10 000
+MESSAGE = 1024 * 1024  # bytes to a kernel; the page's own have 400
 PARTS = 64  # of a message
 SPEED, AT_ONCE = MESSAGE // 4, 4 * MESSAGE  # bytes a second that a kernel's visitors may send, and on top of it
 LEAST = 1024  # bytes that a message counts for, however small

@@ -17,8 +17,7 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from tornado.web import HTTPError
 from traitlets import Integer
 
-GIB = 1024**3
-PLACE = GIB  # bytes of a kernel with the shipped demo: 0.8 GB were seen
+PLACE = 5 * 2**28  # bytes of a kernel with the shipped demo: 0.75 GB, and 1.1 while ridge regression is fitted
 RESTED = timedelta(minutes=10)  # a page nobody touched for so long gives its place to the next visitor
 LEFT = timedelta(minutes=1)  # the same for one that lost its browser
 AGAIN = 20  # seconds after which a page that found no place tries again
@@ -28,9 +27,22 @@ FULL = """<!doctype html>
 <style>body {{ font: 18px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 34em; margin: 15vh auto;
 padding: 0 1em }} h1 {{ font-size: 1.5em }}</style></head>
 <body><h1>One moment, please</h1>
-<p role="status">{places}, and each of them is a decoder at work for somebody.</p>
+<p role="status">{places}: at each, a decoder is at work for one visitor.</p>
 <p>As soon as a place is free it is yours: this page asks again every {again} seconds, there is nothing to do.</p>
 </body></html>
+"""
+# What a page says whose kernel has ended: it would stand there as before and answer to nothing.
+GONE = """<p role="alert" id="visdec-gone" hidden style="position:fixed;inset:0 0 auto 0;margin:0;padding:.8em 1em;
+z-index:99;background:#fff3cd;color:#222;font:16px/1.4 system-ui,sans-serif;border-bottom:2px solid #b36b00">This page
+rested for long, and its place was given to somebody else; the pictures stay, the knobs are dead.
+<a href="">Ask for a place again</a></p>
+<script>
+setInterval(async () => {
+  const page = JSON.parse(document.getElementById("jupyter-config-data").textContent);
+  const answer = await fetch(`${page.baseUrl}api/kernels/${page.kernelId}`).catch(() => null);
+  if (answer !== null && answer.status === 404) document.getElementById("visdec-gone").hidden = false;
+}, 15000);
+</script>
 """
 
 
@@ -92,8 +104,8 @@ def full_page(most: int) -> str:
 
 
 def place_here() -> int:
-    """Bytes of a kernel with the demo that this process holds."""
-    return max(PLACE, int(1.2 * psutil.Process().memory_info().rss))
+    """Bytes of a kernel with the demo that this process holds: the first answer nearly doubles what it takes."""
+    return max(PLACE, 2 * psutil.Process().memory_info().rss)
 
 
 def free_memory() -> int:

@@ -60,7 +60,7 @@ from voila.tornado.handler import TornadoVoilaHandler
 
 from visdec_lite.files import atomic_path
 from visdec_lite.widgets.page_door import BODY, MESSAGE, Channel, Door
-from visdec_lite.widgets.page_places import AGAIN, NoPlace, Places, full_page
+from visdec_lite.widgets.page_places import AGAIN, GONE, NoPlace, Places, full_page
 
 PORT = 8866  # and the ones after it
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # of this machine
@@ -74,7 +74,10 @@ OTHER_MACHINES = re.compile(r"""<(?:link|script)\b[^>]*(?:href|src)\s*=\s*["'](?
 
 
 class PageHandler(TornadoVoilaHandler):
-    """The page, without the style sheets that Voilà's template fetches from elsewhere; a polite one if all is full."""
+    """The page, without the style sheets that Voilà's template fetches from elsewhere; another if all places are taken.
+
+    It notices when its kernel has ended.
+    """
 
     async def get(self, path: str | None = None) -> None:
         try:
@@ -86,7 +89,7 @@ class PageHandler(TornadoVoilaHandler):
 
     async def get_generator(self, path: str | None = None) -> AsyncIterator[str]:
         async for part in super().get_generator(path=path):
-            yield OTHER_MACHINES.sub("", part)
+            yield OTHER_MACHINES.sub("", part).replace("</body>", f"{GONE}</body>")
 
 
 class FarewellHandler(VoilaShutdownKernelHandler):
