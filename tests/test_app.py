@@ -224,6 +224,13 @@ def test_what_is_wrong_is_one_sentence_before_the_work(monkeypatch, capsys, word
     assert re.fullmatch(sentence + r"\n", err), err
 
 
+def test_a_port_that_is_taken_is_one_sentence_before_the_work(monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        sentence = f"error: port {port} is taken; choose another, or leave --port out for a free one"
+        test_what_is_wrong_is_one_sentence_before_the_work(monkeypatch, capsys, f"--port {port}", sentence)
+
+
 @pytest.mark.parametrize("words", ["--port 0", "--port 70000", "--port x", "--visitors 0"])
 def test_what_is_no_number_of_its_kind_is_a_usage_error(served, words):
     done = CliRunner().invoke(cli.app, ["app", *words.split()])
@@ -407,13 +414,3 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
         assert len(started.url.partition("token=")[2]) >= 40 and any(temporary.iterdir())
         assert started.stop() == 0
         assert "Traceback" not in started.log and not list(temporary.iterdir())
-
-
-def test_a_port_that_is_taken_is_said_before_the_page_is_made(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        done = subprocess.run(
-            [*COMMAND_LINE, "app", "--no-browser", "--port", str(port)], capture_output=True, text=True, timeout=120
-        )
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == f"error: port {port} is taken; choose another, or leave --port out for a free one\n"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import re
+import signal
 import socket
 import struct
 import sys
@@ -441,9 +443,14 @@ async def say(port: int, kernel: str, message, protocol=True, **headers):
 
 
 @pytest.mark.parametrize(
-    ("strip", "host"), [(False, None), (True, None), (False, "127.0.0.1:8866"), (True, "localhost")],
-    ids=["nginx", "jupyter-server-proxy", "nginx, own host", "strips, own host"],
-)  # fmt: skip
+    ("strip", "host"),
+    [
+        pytest.param(False, "127.0.0.1:8866", id="nginx"),
+        pytest.param(False, None, id="nginx, the visitor's host", marks=pytest.mark.slow),
+        pytest.param(True, None, id="jupyter-server-proxy"),
+        pytest.param(True, "localhost", id="without prefix, its own host", marks=pytest.mark.slow),
+    ],
+)
 def test_the_page_works_behind_a_proxy(server, strip, host):
     asked_for = {"Host": f"{NAME}:8443"}
     with proxy(port_of(server), "/brain/", strip, host) as port:
@@ -533,6 +540,21 @@ def test_who_finds_no_place_is_told_so_and_asked_to_wait(server):
     assert again.status == 200 and "at work" in again.body
     for page in (served[1], again):
         leave(port, kernel_of(page.body))
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds a kernel's process as Linux does")
+def test_a_kernel_that_is_killed_gives_its_place_back(server):
+    port = port_of(server)
+    page = ask(port, "/brain/?token=token")
+    (process,) = children(server.process.pid)
+    os.kill(process, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while ask(port, f"/brain/api/kernels/{kernel_of(page.body)}", **TOKEN).status != 404:
+        assert time.monotonic() < deadline and time.sleep(0.2) is None
+    while children(server.process.pid):
+        assert time.monotonic() < deadline and time.sleep(0.2) is None
     assert "Traceback" not in server.log
 
 

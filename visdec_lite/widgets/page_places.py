@@ -33,9 +33,9 @@ padding: 0 1em }} h1 {{ font-size: 1.5em }}</style></head>
 """
 # What a page says whose kernel has ended: it would stand there as before and answer to nothing.
 GONE = """<p role="alert" id="visdec-gone" hidden style="position:fixed;inset:0 0 auto 0;margin:0;padding:.8em 1em;
-z-index:99;background:#fff3cd;color:#222;font:16px/1.4 system-ui,sans-serif;border-bottom:2px solid #b36b00">This page
-rested for long, and its place was given to somebody else; the pictures stay, the knobs are dead.
-<a href="">Ask for a place again</a></p>
+z-index:99;background:#fff3cd;color:#222;font:16px/1.4 system-ui,sans-serif;border-bottom:2px solid #b36b00">The decoder
+of this page has ended: it rested for long and somebody waited for its place, or it failed. The pictures stay, the knobs
+are dead. <a href="" style="text-decoration:underline">Ask for a place again</a></p>
 <script>
 setInterval(async () => {
   const page = JSON.parse(document.getElementById("jupyter-config-data").textContent);

@@ -302,6 +302,7 @@ def serve(
     config.VoilaExecutor.cell_error_instruction = "More is said in the terminal that this page was started from."
     config.KernelManager.transport_encryption = "auto"  # between server and kernel, where both know how
     config.MappingKernelManager.update(cull_idle_timeout=FORGOTTEN, cull_interval=60)
+    config.KernelRestarter.restart_limit = 0  # one that died would come again without its demo, and hold its place
     config.Places.most = places
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)  # not a line for each script, nor for a full house
     logging.getLogger("tornado.general").setLevel(logging.ERROR)  # nor for each visitor who sends nonsense
