@@ -146,7 +146,9 @@ class Explorer(ABC, Generic[S, R]):
     def result(self) -> R | None:
         """Of the last state that was answered; computed now if none was."""
         if self._result is None and self.error is None and not self._worker.busy:
-            self._answer_now(self._ask(self._state))
+            with self.moving:
+                request = self._ask(self._state)
+            self._answer_now(request)
         return self._result
 
     def set(self, **changes: Any) -> None:
@@ -183,11 +185,10 @@ class Explorer(ABC, Generic[S, R]):
         self._answer_now(request)
 
     def _ask(self, state: S) -> Request:
-        """The request that makes all before it void."""
-        with self.moving:
-            self._asked.void.set()
-            self._state, self._asked = state, Request(state, threading.Event())
-            return self._asked
+        """The request that makes all before it void; with `moving` held."""
+        self._asked.void.set()
+        self._state, self._asked = state, Request(state, threading.Event())
+        return self._asked
 
     def stop(self) -> None:
         """Give up what is being computed; what was shown last stays, faded where it is of another state."""
