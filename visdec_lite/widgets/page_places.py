@@ -27,7 +27,7 @@ FULL = """<!doctype html>
 <style>body {{ font: 18px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 34em; margin: 15vh auto;
 padding: 0 1em }} h1 {{ font-size: 1.5em }}</style></head>
 <body><h1>One moment, please</h1>
-<p role="status">{places}: at each, a decoder is at work for one visitor.</p>
+<p role="status">{places}. At each a decoder is at work, for one visitor alone.</p>
 <p>As soon as a place is free it is yours: this page asks again every {again} seconds, there is nothing to do.</p>
 </body></html>
 """
