@@ -97,6 +97,8 @@ NO_MESSAGES = {
     "no header": ('{"channel": "shell"}', False),
     "a header that is a word": ('{"channel": "shell", "header": "x"}', False),
     "a type that is a list": ('{"channel": "shell", "header": {"msg_type": []}}', False),
+    "no parent": (json.dumps({name: MESSAGE[name] for name in MESSAGE if name != "parent_header"}), False),
+    "UTF-16": (struct.pack("!II", 1, 8) + json.dumps(MESSAGE).encode("utf-16"), False),
     "no channel": (json.dumps({**MESSAGE, "channel": None}), False),
     "v1: a number that no memory holds": (b"\xff" * 8 + bytes(8), True),
     "v1: nothing": (b"", True),
@@ -105,7 +107,7 @@ NO_MESSAGES = {
     "v1: parts that go back": (words(6, 56, 61, 60, 61, 61, 61, tail=b"shell"), True),
     "v1: a part beyond the end": (words(6, 56, 61, 61, 61, 61, 1 << 60, tail=b"shell"), True),
     "v1: more than its parts": (v1() + b"x", True),
-    "v1: deep JSON": (v1().replace(b"{}", b"[]"), True),
+    "v1: lists": (v1().replace(b"{}", b"[]"), True),
     "v1: header no JSON": (words(6, 56, 61, 62, 63, 64, 65, tail=b"shell{{{{"), True),
 }
 

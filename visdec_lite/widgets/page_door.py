@@ -28,6 +28,7 @@ from tornado.web import Application, ErrorHandler
 BODY = 64 * 1024  # bytes of a request beside its address; the largest is the token somebody types
 MESSAGE = 1024 * 1024  # bytes to a kernel; the page's own have 400
 PARTS = 64  # of a message
+FIELDS = ("header", "parent_header", "metadata", "content")
 SPEED, AT_ONCE = MESSAGE // 4, 4 * MESSAGE  # bytes a second that a kernel's visitors may send, and on top of it
 LEAST = 1024  # bytes that a message counts for, however small
 V1 = "v1.kernel.websocket.jupyter.org"
@@ -119,18 +120,15 @@ def check_message(message: str | bytes, v1: bool) -> str:
     """
     try:
         if v1:
-            channel, *parts = split(message, 8, "little", least=6)
-            for part in parts[:4]:
-                _object(json.loads(part))
-            header = json.loads(parts[0])
-            channel = channel.decode("utf-8")
+            place, *parts = split(message, 8, "little", least=6)
+            channel, fields = place.decode("utf-8"), [_read(part) for part in parts[: len(FIELDS)]]
         else:
-            text = message if isinstance(message, str) else split(message, 4, "big", least=1)[0]
-            whole = _object(json.loads(text))
-            header, channel = whole.get("header"), whole.get("channel")
-    except (RecursionError, AttributeError) as error:
-        raise ValueError(f"no message: {error}") from None
-    if not isinstance(channel, str) or not isinstance(_object(header).get("msg_type"), str):
+            whole = _object(_read(message if isinstance(message, str) else split(message, 4, "big", least=1)[0]))
+            channel, fields = whole.get("channel"), [whole.get(name) for name in FIELDS]
+    except RecursionError:
+        raise ValueError("a message too deep to be one") from None
+    header, *_ = map(_object, fields)
+    if not isinstance(channel, str) or not isinstance(header.get("msg_type"), str):
         raise ValueError("a message without channel or type")
     return channel
 
@@ -152,6 +150,10 @@ def split(message: bytes, width: int, order: str, least: int) -> list[bytes]:
     if offsets[0] != width * (count + 1) or ends[-1] != len(message) or any(map(int.__gt__, offsets, ends)):
         raise ValueError(f"offsets {offsets[:4]} ... do not divide {len(message)} bytes")
     return [message[start:end] for start, end in zip(offsets, ends, strict=False)]
+
+
+def _read(part: str | bytes) -> Any:
+    return json.loads(part if isinstance(part, str) else part.decode("utf-8"))
 
 
 def _object(value: Any) -> dict[str, Any]:
