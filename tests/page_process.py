@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,82 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def proxy(to: int, prefix: str, strip: bool, host: str | None) -> Iterator[int]:
+    """A proxy on this machine, as small as can be: one request a connection, then bytes both ways.
+
+    Args:
+        to: port that requests go on to.
+        prefix: what it answers to, such as /brain/; anything else is its own 404.
+        strip: whether it takes the prefix away, as jupyter-server-proxy does, or leaves it, as nginx does.
+        host: name it puts in the place of the one that was asked for; None leaves that.
+
+    Yields:
+        Its port.
+    """
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while piece := source.recv(65536):
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # either has gone
+
+    def serve(visitor: socket.socket) -> None:
+        with visitor, socket.create_connection(("127.0.0.1", to), timeout=PATIENCE) as server:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                piece = visitor.recv(65536)
+                if not piece:
+                    return
+                head += piece
+            head, _, rest = head.partition(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")
+            method, path, version = first.split(" ")
+            if not path.startswith(prefix):
+                visitor.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            path = path[len(prefix) - 1 :] if strip else path
+            upgrade = any(line.lower().startswith("upgrade:") for line in lines)
+            drop = ("host:",) * (host is not None) + ("connection:",) * (not upgrade)
+            lines = [line for line in lines if not line.lower().startswith(drop)] if drop else lines
+            lines += [f"Host: {host}"] * (host is not None) + ["Connection: close"] * (not upgrade)
+            server.sendall("\r\n".join([f"{method} {path} {version}", *lines, "", ""]).encode("latin-1") + rest)
+            back = threading.Thread(target=pump, args=(server, visitor), daemon=True)
+            back.start()
+            pump(visitor, server)
+            back.join()
+
+    def accept() -> None:
+        while True:
+            try:
+                visitor, _ = listener.accept()
+            except OSError:
+                return  # closed
+            threading.Thread(target=serve, args=(visitor,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def memory(pid: int) -> int:
+    """Bytes of a process and all that it started; what they share is counted once."""
+    total = 0
+    for one in {pid, *children(pid)}:
+        try:
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue  # it has ended
+        total += 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
 
 
 def free_port() -> int:

@@ -135,12 +135,20 @@ def served(monkeypatch) -> dict:
     """What the command asks the server for, instead of a server."""
     asked = {}
 
-    def serve(notebook, ip, port, token, *, open_browser, tell):
+    def listening(ip, port):
+        asked.update(ip=ip, port=port)
+        return ["sockets"]
+
+    def serve(notebook, sockets, token, *, tell, **options):
+        assert sockets == ["sockets"]
         asked.update(code=code_of(notebook), mode=notebook.parent.stat().st_mode & 0o777, folder=notebook.parent)
-        asked.update(ip=ip, port=port, token=token, open_browser=open_browser)
-        tell(f"http://{ip}:{port}/")
+        asked.update(options, token=token)
+        tell(f"http://{asked['ip']}:{asked['port']}{options['base_url']}?token={token}")
 
     monkeypatch.setattr("visdec_lite.widgets.page_server.serve", serve)
+    monkeypatch.setattr("visdec_lite.widgets.page_server.listening", listening)
+    monkeypatch.setattr("visdec_lite.widgets.page_places.free_memory", lambda: 9 * 2**30)
+    monkeypatch.setattr("visdec_lite.widgets.page_places.place_here", lambda: 3 * 2**30)
     for name in ("VISDEC_DATA", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "set by a test")  # so that what the command sets is taken back
     return asked
@@ -150,7 +158,8 @@ def test_only_this_machine_and_a_random_token_unless_told_otherwise(served, monk
     monkeypatch.delenv("OMP_WAIT_POLICY")
     monkeypatch.delenv("HF_HUB_OFFLINE")
     first = CliRunner().invoke(cli.app, ["app"])
-    assert first.exit_code == 0 and (served["ip"], served["port"]) == ("127.0.0.1", 8866)
+    assert first.exit_code == 0 and (served["ip"], served["port"]) == ("127.0.0.1", None)
+    assert (served["base_url"], served["names"], served["places"]) == ("/", [], 7)
     assert served["open_browser"] and "network" not in first.output and "encrypted" not in first.output
     token = served["token"]
     assert len(token) >= 40 and CliRunner().invoke(cli.app, ["app"]).exit_code == 0
@@ -172,8 +181,59 @@ def test_options_reach_the_server_and_the_page(served, tmp_path, monkeypatch):
     assert (served["ip"], served["port"], served["token"], served["open_browser"]) == ("0.0.0.0", 9000, "secret", False)
     what = {"dataset": "digits69", "path": str(tmp_path / "a.mat"), "pipeline": str(tmp_path / "p")}
     assert asked == [what], "what is wrong must be found before the page is opened"
+    assert "for 3 at a time" in done.output and "Behind a proxy" not in done.output
     assert all(f"{name}={value!r}" in served["code"] for name, value in what.items())
     assert "not encrypted" in done.output
+
+
+def test_a_proxy_and_visitors_reach_the_server_and_are_told(served):
+    words = "app --base-url brain --allow-host Lab.example.org --allow-host b --visitors 9 --token t"
+    done = CliRunner().invoke(cli.app, words.split())
+    assert done.exit_code == 0, done.output
+    assert (served["base_url"], served["names"], served["places"]) == ("/brain/", ["lab.example.org", "b"], 9)
+    assert "Behind a proxy: lab.example.org/brain/?token=t\n" in done.output
+    assert "for 9 at a time" in done.output and "need 12 GB of memory; there is room for 7" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "--ip nonsense.invalid",
+            r"error: --ip nonsense\.invalid is no address of this machine \(.+\); leave it out .*",
+        ),
+        ("--ip 192.0.2.1", r"error: --ip 192\.0\.2\.1 is no address of this machine .*"),
+        ("--base-url http://x/", r"error: --base-url is 'http://x/', expected a path such as /brain/, .*"),
+        ("--allow-host http://x/", r"error: --allow-host is 'http://x/', expected a name: .*"),
+        ("--pipeline nowhere", r"error: \S+nowhere holds no pipeline \(model_index\.json\) .*"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_before_the_work(monkeypatch, capsys, words, sentence):
+    monkeypatch.setattr("visdec_lite.widgets.page_server.serve", lambda *a, **k: pytest.fail("a page was served"))
+    if "--pipeline" not in words:
+        monkeypatch.setattr(page, "make_demo", lambda **what: pytest.fail("work was done"))
+    for name in ("VISDEC_DATA", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "set by a test")
+    what = "" if "--pipeline" in words else " --dataset digits69 --path x --pipeline y"
+    monkeypatch.setattr(sys, "argv", ["visdec-lite", "app", *(words + what).split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 1 and out == ""
+    assert re.fullmatch(sentence + r"\n", err), err
+
+
+def test_a_port_that_is_taken_is_one_sentence_before_the_work(monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        sentence = f"error: port {port} is taken; choose another, or leave --port out for a free one"
+        test_what_is_wrong_is_one_sentence_before_the_work(monkeypatch, capsys, f"--port {port}", sentence)
+
+
+@pytest.mark.parametrize("words", ["--port 0", "--port 70000", "--port x", "--visitors 0"])
+def test_what_is_no_number_of_its_kind_is_a_usage_error(served, words):
+    done = CliRunner().invoke(cli.app, ["app", *words.split()])
+    assert done.exit_code == 2 and f"Invalid value for '{words.split()[0]}'" in done.output and not served
 
 
 def test_an_empty_token_is_refused(served):
@@ -353,22 +413,3 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path):
         assert len(started.url.partition("token=")[2]) >= 40 and any(temporary.iterdir())
         assert started.stop() == 0
         assert "Traceback" not in started.log and not list(temporary.iterdir())
-
-
-def test_a_port_that_is_taken_gives_the_next(tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with running([*COMMAND_LINE, "app", "--no-browser", "--port", str(port)], tmp_path) as started:
-            assert urlsplit(started.url).port != port
-            assert ask(started, "/").status == 302
-
-
-def test_an_error_of_use_is_a_sentence(served, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["visdec-lite", "app", "--pipeline", "nowhere"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert ended.value.code == 1 and out == "" and not served
-    assert re.fullmatch(r"error: \S+nowhere holds no pipeline \(model_index\.json\) .*\n", err)

@@ -7,6 +7,7 @@ folder that VISDEC_ARTEFACTS names.
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import os
@@ -19,10 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from page_process import COMMAND_LINE, HEARS_CTRL_C, Server, children, free_port, running
+from page_process import COMMAND_LINE, HEARS_CTRL_C, Server, children, free_port, proxy, running
 from PIL import Image
 
 from visdec_lite.widgets import drawing
@@ -252,9 +254,37 @@ def test_a_page_that_is_closed_ends_its_kernel(app, chromium):
     second.page.context.close()
 
 
+def test_behind_a_proxy_one_waits_until_the_other_has_gone(tmp_path, chromium, artefacts):
+    name = "lab.localhost"  # browsers ask this machine for it
+    command = [*COMMAND_LINE, "app", "--no-browser", "--port", str(free_port()), "--token", "t", "--visitors", "1"]
+    command += ["--base-url", "/brain/", "--allow-host", name]
+    with running(command, tmp_path) as server, proxy(urlsplit(server.url).port, "/brain/", True, None) as port:
+        address = f"http://{name}:{port}/brain/?token=t"
+        first = opened(chromium, address)
+        first.answered()
+        first.choose(HOURGLASS)
+        first.answered("blue hourglass")
+        assert first.complaints == []
+        second = opened(chromium, address)
+        second.page.get_by_role("status").wait_for()
+        assert "The only place is taken" in second.page.locator("body").inner_text()
+        second.page.screenshot(path=artefacts / "app_full.png")
+        kernel = first.page.evaluate('JSON.parse(document.getElementById("jupyter-config-data").textContent).kernelId')
+        connection = http.client.HTTPConnection("127.0.0.1", urlsplit(server.url).port)
+        connection.request("POST", f"/brain/voila/api/shutdown/{kernel}", headers={"Authorization": "token t"})
+        assert connection.getresponse().status == 204
+        first.page.get_by_role("alert").wait_for()
+        assert "The decoder of this page has ended" in first.page.get_by_role("alert").inner_text()
+        first.page.screenshot(path=artefacts / "app_gone.png")
+        second.answered()  # without anybody's doing
+        for one in (first, second):
+            assert all(f"//{name}:" in other for other in one.elsewhere)
+            one.page.context.close()
+
+
 SERVE = HEARS_CTRL_C + (
-    "import sys; from pathlib import Path; from visdec_lite.widgets.page_server import serve; "
-    "serve(Path(sys.argv[1]), '127.0.0.1', int(sys.argv[2]), 'token', open_browser=False, "
+    "import sys; from pathlib import Path; from visdec_lite.widgets.page_server import listening, serve; "
+    "serve(Path(sys.argv[1]), listening('127.0.0.1', int(sys.argv[2])), 'token', open_browser=False, "
     "tell=lambda url: print(url, flush=True))"
 )
 FAULTY = """\

@@ -7,6 +7,7 @@ import io
 import math
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -292,6 +293,218 @@ def test_knobs_that_are_not_there_or_out_of_range_are_errors():
         BrainState(gains={"V4": -1})
 
 
+# --- a cell runs, and a person moves a control meanwhile: kernels hear both at once ---
+
+
+class Gated(Patient):
+    """Says when it starts on a number, and waits there until it may go on."""
+
+    def __init__(self, **options):
+        self.begun = {n: threading.Event() for n in range(101)}
+        self.may_go_on = {n: threading.Event() for n in range(101)}
+        super().__init__(**options)
+        for number in range(101):
+            if number not in (50, 60):
+                self.may_go_on[number].set()
+
+    def compute(self, state, report=lambda *_: None):
+        self.begun[state.number].set()
+        assert self.may_go_on[state.number].wait(20)
+        return super().compute(state, lambda *_: None)  # as most widgets, it never looks whether it is still wanted
+
+
+@pytest.fixture
+def cell(monkeypatch):
+    """Runs code as a cell does, in a thread; all that other threads do is a person's doing."""
+    cells, errors = [], []
+    monkeypatch.setattr("visdec_lite.widgets.base.moved_by_hand", lambda: threading.current_thread() not in cells)
+
+    def run(code):
+        def body():
+            try:
+                code()
+            except Exception as error:
+                errors.append(error)
+
+        cells.append(threading.Thread(target=body, daemon=True))
+        cells[-1].start()
+        return cells[-1]
+
+    run.errors = errors
+    return run
+
+
+def assert_all_is_of(widget: Patient, number: int) -> None:
+    assert (widget.state.number, widget.controls["number"].value, widget.result) == (number, number, number)
+    assert f"The number is {number}," in widget.face.images["number"].value
+    assert f"The number is {number}," in widget._repr_mimebundle_()["text/html"]
+    assert "visdec-stale" not in widget.face.images["number"]._dom_classes
+    assert widget.error is None and widget.face.status.value == ""
+
+
+def test_a_control_moved_while_a_cell_computes_is_the_end_of_it(cell):
+    widget = Gated()
+    _ = widget.face
+    running = cell(lambda: widget.set(number=50))
+    assert widget.begun[50].wait(10)
+    assert widget.controls["number"].value == 50, "the cell's knob is not shown while it computes"
+    widget.controls["number"].value = 1
+    assert widget.wait(10)
+    assert_all_is_of(widget, 1)  # though the cell is not done
+    widget.may_go_on[50].set()
+    running.join(10)
+    assert not running.is_alive() and widget.started == [1, 50]
+    assert_all_is_of(widget, 1)
+
+
+def test_a_cell_that_is_overtaken_returns_with_the_answer_that_counts(cell):
+    widget, seen = Gated(), []
+    running = cell(lambda: (widget.set(number=50), seen.append((widget.state.number, widget.result))))
+    assert widget.begun[50].wait(10)
+    widget.set(number=60)
+    widget.may_go_on[50].set()
+    running.join(0.2)
+    assert running.is_alive() and seen == [], "it did not wait for the answer that replaces its own"
+    widget.may_go_on[60].set()
+    running.join(10)
+    assert seen == [(60, 60)] and not cell.errors
+    assert_all_is_of(widget, 60)
+
+
+def test_a_cell_overtakes_a_thread_at_work(cell):
+    widget = Gated()
+    _ = widget.face
+    widget.controls["number"].value = 50
+    assert widget.begun[50].wait(10)
+    running = cell(lambda: widget.set(number=2))
+    running.join(10)
+    assert_all_is_of(widget, 2)
+    widget.may_go_on[50].set()
+    assert widget.wait(10) and widget.started == [2, 50]
+    assert_all_is_of(widget, 2)
+
+
+def test_an_error_of_an_overtaken_cell_is_nobodys(cell):
+    widget = Gated()
+    widget.may_go_on[13].clear()
+    running = cell(lambda: widget.set(number=13))
+    assert widget.begun[13].wait(10)
+    widget.set(number=3)
+    assert widget.wait(10)
+    widget.may_go_on[13].set()
+    running.join(10)
+    assert not cell.errors
+    assert_all_is_of(widget, 3)
+
+
+def test_a_partial_picture_that_was_drawn_too_late_is_not_shown(cell):
+    class Partly(Gated):
+        def compute(self, state, report=lambda *_: None):
+            if state.number == 50:
+                report(1, 2, lambda: self.slowly(state.number), ("number",))
+            return super().compute(state, report)
+
+        def slowly(self, number):
+            self.begun[number].set()
+            assert self.may_go_on[number].wait(20)
+            return number
+
+    widget, shown = Partly(), []
+    widget.face.images["number"].observe(lambda change: shown.append(change["new"]), names="value")
+    widget.face._shown_at = -1e9
+    widget.controls["number"].value = 50
+    assert widget.begun[50].wait(10)
+    cell(lambda: widget.set(number=4)).join(10)
+    widget.may_go_on[50].set()
+    assert widget.wait(10)
+    assert len(shown) == 1 and "The number is 4," in shown[0]
+    assert_all_is_of(widget, 4)
+
+
+def test_another_knob_moved_meanwhile_keeps_what_the_cell_has_set(cell):
+    @dataclass(frozen=True)
+    class Two(State):
+        number: int = knob(1, "number", low=0, high=100)
+        gains: Mapping = knob(dict, "gain of", low=0.0, high=2.0, options={"V1": "V1", "V4": "V4"})
+
+    class Both(Gated):
+        State = Two
+
+    widget = Both()
+    _ = widget.face
+    running = cell(lambda: widget.set(number=50))
+    assert widget.begun[50].wait(10)
+    widget.may_go_on[50].set()
+    widget.controls["gains.V4"].value = 0.0
+    running.join(10)
+    assert widget.wait(10)
+    assert widget.state == Two(50, {"V4": 0.0}) and widget.controls["gains.V1"].value == 1.0
+    assert_all_is_of(widget, 50)
+
+
+def test_stop_ends_a_cells_work_and_fades_what_is_of_another_state(cell):
+    widget = Gated()
+    assert widget.result == 1
+    _ = widget.face
+    running = cell(lambda: widget.set(number=50))
+    assert widget.begun[50].wait(10)
+    widget.face.stop._click_handlers(widget.face.stop)
+    widget.may_go_on[50].set()
+    running.join(10)
+    assert widget.result == 1 and not cell.errors
+    assert "visdec-stale" in widget.face.images["number"]._dom_classes and "Stopped" in widget.face.status.value
+    widget.set(number=5)
+    assert widget.wait(10)
+    assert_all_is_of(widget, 5)
+
+
+@pytest.mark.parametrize("round_", range(5))
+def test_whoever_comes_last_knobs_result_and_pictures_agree(cell, round_):
+    widget, rng = Patient(), np.random.default_rng(round_)
+    _ = widget.face
+    numbers = [n for n in range(1, 101) if n != 13]
+
+    def code():
+        for number in rng.choice(numbers, 3):
+            widget.set(number=int(number))
+
+    running = cell(code)
+    for number in np.random.default_rng(100 + round_).choice(numbers, 12):
+        widget.controls["number"].value = int(number)
+        time.sleep(0.005)
+    running.join(20)
+    assert widget.wait(20)
+    assert_all_is_of(widget, widget.state.number)
+
+
+def test_the_number_of_threads_is_put_back_however_two_widgets_overlap():
+    inside, leave = [threading.Event() for _ in range(2)], [threading.Event() for _ in range(2)]
+
+    class Counting(Patient):
+        def compute(self, state, report=lambda *_: None):
+            inside[state.number].set()
+            assert leave[state.number].wait(20)
+            return state.number
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        widgets_ = [Counting(live=True), Counting(live=True)]
+        for number, widget in enumerate(widgets_):
+            widget.set(number=number)
+            assert inside[number].wait(10)
+        for event, widget in zip(leave, widgets_, strict=True):
+            event.set()
+            assert widget.wait(10)
+        seen = []
+        fresh = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+        assert seen == [3] == [torch.get_num_threads()]
+    finally:
+        torch.set_num_threads(before)
+
+
 KERNEL = """
 from dataclasses import dataclass
 from matplotlib.figure import Figure
@@ -312,48 +525,103 @@ show
 """
 
 
-def test_in_a_kernel_a_person_is_answered_by_a_thread_and_the_static_copy_follows():
-    """What a front end does to a slider, by the messages it sends."""
+@pytest.fixture
+def kernel():
+    """A kernel's client, and `listen(until)`, which keeps what the kernel says in `heard`."""
     from jupyter_client.manager import start_new_kernel
 
     manager, client = start_new_kernel(kernel_name="python3")
-    heard = []
+    client.heard = []
 
     def listen(until, seconds=60):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             message = client.get_iopub_msg(timeout=seconds)
-            heard.append(message)
+            client.heard.append(message)
             if until(message):
                 return message
-        raise AssertionError(f"nothing of the kind in {len(heard)} messages")
+        raise AssertionError(f"nothing of the kind in {len(client.heard)} messages")
 
-    try:
-        request = client.execute(KERNEL)
-        listen(lambda m: m["msg_type"] == "status" and m["content"]["execution_state"] == "idle"
-               and m["parent_header"].get("msg_id") == request)  # fmt: skip
-        assert not [m for m in heard if m["msg_type"] in ("error", "stream")]
-        shown = [m["content"] for m in heard if m["msg_type"] == "display_data"]
-        assert "application/vnd.jupyter.widget-view+json" in shown[0]["data"]
-        assert "This is number 1, found by MainThread." in shown[1]["data"]["text/html"]
-        slider = next(
-            m["content"] for m in heard
-            if m["msg_type"] == "comm_open" and m["content"]["data"]["state"].get("_model_name") == "IntSliderModel"
-        )  # fmt: skip
-        content = {
-            "comm_id": slider["comm_id"],
-            "data": {"method": "update", "state": {"value": 42}, "buffer_paths": []},
-        }
-        client.shell_channel.send(client.session.msg("comm_msg", content))
-        update = listen(lambda m: m["msg_type"] == "update_display_data")["content"]
-        assert update["transient"]["display_id"] == shown[1]["transient"]["display_id"]
-        assert "This is number 42, found by visdec-widget." in update["data"]["text/html"]
-        sent = [str(m["content"]["data"].get("state")) for m in heard if m["msg_type"] == "comm_msg"]
-        assert any("found by visdec-widget" in state for state in sent), "the picture of the face"
-        assert not [m for m in heard if m["msg_type"] in ("error", "stream")]
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
+    client.listen = listen
+    yield client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def executed(kernel, code):
+    """Run code to its end."""
+    request = kernel.execute(code)
+    kernel.listen(lambda m: m["msg_type"] == "status" and m["content"]["execution_state"] == "idle"
+                  and m["parent_header"].get("msg_id") == request)  # fmt: skip
+    assert not [m for m in kernel.heard if m["msg_type"] in ("error", "stream")]
+
+
+def move_slider(kernel, value, which=0, **header):
+    """What a front end does to a slider, by the message it sends."""
+    slider = [
+        m["content"] for m in kernel.heard
+        if m["msg_type"] == "comm_open" and m["content"]["data"]["state"].get("_model_name") == "IntSliderModel"
+    ][which]  # fmt: skip
+    content = {
+        "comm_id": slider["comm_id"],
+        "data": {"method": "update", "state": {"value": value}, "buffer_paths": []},
+    }
+    message = kernel.session.msg("comm_msg", content)
+    message["header"].update(header)
+    kernel.shell_channel.send(message)
+
+
+def test_in_a_kernel_a_person_is_answered_by_a_thread_and_the_static_copy_follows(kernel):
+    executed(kernel, KERNEL)
+    shown = [m["content"] for m in kernel.heard if m["msg_type"] == "display_data"]
+    assert "application/vnd.jupyter.widget-view+json" in shown[0]["data"]
+    assert "This is number 1, found by MainThread." in shown[1]["data"]["text/html"]
+    move_slider(kernel, 42)
+    update = kernel.listen(lambda m: m["msg_type"] == "update_display_data")["content"]
+    assert update["transient"]["display_id"] == shown[1]["transient"]["display_id"]
+    assert "This is number 42, found by visdec-widget." in update["data"]["text/html"]
+    sent = [str(m["content"]["data"].get("state")) for m in kernel.heard if m["msg_type"] == "comm_msg"]
+    assert any("found by visdec-widget" in state for state in sent), "the picture of the face"
+    assert not [m for m in kernel.heard if m["msg_type"] in ("error", "stream")]
+
+
+TWO_KNOBS = KERNEL.replace(
+    '    number: int = knob(1, "number", low=0, high=100)\n',
+    '    number: int = knob(1, "number", low=0, high=100)\n    other: int = knob(1, "other", low=0, high=100)\n',
+).replace("return state.number,", "return (state.number, state.other),")
+BESIDE = """
+import time
+def compute(state, report=None):
+    if state.other != 7:
+        print("begun", flush=True)
+        end = time.monotonic() + 30
+        while show.result[0][1] != 7 and time.monotonic() < end:
+            time.sleep(0.01)
+    return (state.number, state.other), threading.current_thread().name
+show.compute = compute
+show.set(number=50)
+print(show.state, *show.result, "|", show._repr_mimebundle_()["text/html"].partition('src="')[0])
+"""
+
+
+def test_a_slider_moved_while_a_cell_runs_is_the_end_of_it_in_a_kernel_that_hears_both(kernel):
+    kernel.kernel_info()
+    info = kernel.get_shell_msg(timeout=60)["content"]
+    if "kernel subshells" not in info.get("supported_features", []):
+        pytest.skip(f"ipykernel {info['implementation_version']} hears a control only when its cell has ended")
+    executed(kernel, TWO_KNOBS)
+    kernel.control_channel.send(kernel.session.msg("create_subshell_request", {}))
+    subshell = kernel.get_control_msg(timeout=60)["content"]["subshell_id"]
+    move_slider(kernel, 2, 1, subshell_id=subshell)  # a kernel may answer from where it heard last
+    kernel.listen(lambda m: m["msg_type"] == "update_display_data")
+    kernel.execute(BESIDE)
+    said = lambda m: m["content"]["text"].strip() if m["msg_type"] == "stream" else ""  # noqa: E731
+    kernel.listen(lambda m: said(m) == "begun")
+    move_slider(kernel, 7, 1, subshell_id=subshell)
+    words = said(kernel.listen(lambda m: said(m) not in ("", "begun")))
+    assert words.startswith("Number(number=50, other=7) (50, 7) visdec-widget | ")
+    assert 'alt="This is number (50, 7), found by visdec-widget."' in words
+    assert not [m for m in kernel.heard if m["msg_type"] == "error"]
 
 
 # --- masks ---

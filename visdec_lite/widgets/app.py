@@ -21,7 +21,6 @@ from visdec_lite.files import atomic_path, data_home
 if TYPE_CHECKING:
     from visdec_lite.widgets.brain import BrainToImageDemo
 
-PORT = 8866
 SIMULATED = (
     "A **simulated** visual cortex was shown a picture: nobody was scanned. From its activity alone, and from what it "
     "knows of pictures, a decoder paints what it may have been."
@@ -40,7 +39,14 @@ def app(
         Path | None, typer.Option(help="folder of a saved pipeline, or of `visdec-lite train finetune`")
     ] = None,
     ip: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: every machine around may ask")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="the first to try")] = PORT,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="default: 8866 or the next that is free")] = None,
+    base_url: Annotated[str, typer.Option(help="what a proxy's address for the page begins with: /brain/")] = "/",
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="name of a proxy that the page may be asked by; may be repeated")
+    ] = None,
+    visitors: Annotated[
+        int | None, typer.Option(min=1, help="pages open at a time, 1.3 GB each; default: what memory holds")
+    ] = None,
     token: Annotated[str | None, typer.Option(help="what visitors have to bring; default: a new random one")] = None,
     browser: Annotated[bool, typer.Option(help="open the page in the browser")] = True,
 ) -> None:
@@ -60,20 +66,35 @@ def app(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ["VISDEC_DATA"] = str(data_home().resolve())
     try:
+        from visdec_lite.widgets import page_places, page_server
+
+        base_url, names = page_server.base_address(base_url), [page_server.host_name(name) for name in allow_host or []]
+        sockets = page_server.listening(ip, port)
+        place = page_places.PLACE
         if what != {"dataset": "simulated", "path": None, "pipeline": None}:
-            make_demo(**what)  # what is wrong is better said here than to the first visitor
-        from visdec_lite.widgets.page_server import is_local, serve
+            demo = make_demo(**what)  # what is wrong is better said here than to the first visitor
+            place = page_places.place_here()
+            del demo
+        room = page_places.free_memory() // place
+        visitors = visitors or max(1, room)
 
         def tell(url: str) -> None:
-            typer.echo(f"the page is at\n\n    {url}\n\nCtrl-C ends it.")
-            if not is_local(ip):
+            typer.echo(f"the page is at\n\n    {url}\n\nfor {visitors} at a time. Ctrl-C ends it.")
+            if names:
+                typer.echo(f"Behind a proxy: {names[0]}{base_url}?token={url.partition('?token=')[2]}")
+            if visitors > max(1, room):
+                typer.echo(f"So many need {visitors * place / 1e9:.0f} GB of memory; there is room for {room}.")
+            if not page_server.is_local(ip):
                 typer.echo(
                     "Whoever reaches this machine and has the token can open it; the connection is not encrypted."
                 )
 
         with tempfile.TemporaryDirectory(prefix="visdec-app-") as folder:  # readable by this user only
             notebook = write_notebook(Path(folder) / "brain-to-image.ipynb", **what)
-            serve(notebook, ip, port, token or secrets.token_hex(24), open_browser=browser, tell=tell)
+            page_server.serve(
+                notebook, sockets, token or secrets.token_hex(24), ip=ip, base_url=base_url, names=names,
+                places=visitors, open_browser=browser, tell=tell,
+            )  # fmt: skip
     except KeyboardInterrupt as interrupt:
         raise typer.Exit(130) from interrupt
 

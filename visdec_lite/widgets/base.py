@@ -6,6 +6,10 @@
 knob decides when the answer comes. A person at a control gets it from a thread, the newest position wins, and what is
 under way can be stopped. A line of code gets it before it returns, so that a headless run is deterministic; and there
 an error is raised, after it was put into words in the widget and into `widget.error`.
+
+Both may happen at once, for kernels hear controls while a cell runs. So every answer is of a request, the newest
+request makes the others void, whoever made them, and nothing is shown of a void one: knobs, result and pictures end up
+at one state. A line of code whose request was made void waits for the answer that replaced it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import threading
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -49,6 +53,13 @@ class Pane(NamedTuple):
 class Picture(NamedTuple):
     png: bytes
     alt: str
+
+
+class Request(NamedTuple):
+    """A state to be answered; void once a newer one is asked for or somebody pressed stop."""
+
+    state: Any
+    void: threading.Event
 
 
 def no_report(done: int, total: int, partial: Callable[[], Any] | None = None, panes: tuple[str, ...] = ()) -> None:
@@ -96,8 +107,10 @@ class Explorer(ABC, Generic[S, R]):
         # The class of static copies: the face brings a style that hides those of its own widget, so that they show
         # where no face does.
         self.static_class = f"visdec-static-{uuid.uuid4().hex[:12]}"
-        self._shows = threading.Lock()
-        self._worker: LatestWins[S] = LatestWins(self._answer_in_thread)
+        # Held while knobs are moved and while something is shown, never while something is computed.
+        self.moving = threading.RLock()
+        self._asked = Request(self._state, threading.Event())
+        self._worker: LatestWins[Request] = LatestWins(self._answer_in_thread)
         check(self._state, self.knobs)
 
     # --- what a widget is ---
@@ -134,7 +147,9 @@ class Explorer(ABC, Generic[S, R]):
     def result(self) -> R | None:
         """Of the last state that was answered; computed now if none was."""
         if self._result is None and self.error is None and not self._worker.busy:
-            self._answer_now(self._state)
+            with self.moving:
+                request = self._ask(self._state)
+            self._answer_now(request)
         return self._result
 
     def set(self, **changes: Any) -> None:
@@ -147,23 +162,41 @@ class Explorer(ABC, Generic[S, R]):
         unknown = sorted(set(changes) - set(self.knobs))
         if unknown:
             raise TypeError(f"no knob is called {', '.join(unknown)}; there are {', '.join(self.knobs)}")
-        state = replace(self._state, **changes)
-        check(state, self.knobs)
-        self.request(state)
+        self._move(lambda state: replace(state, **changes))
 
-    def request(self, state: S) -> None:
-        """Answer this state, now or in the thread, whichever the caller wants."""
-        self._state = state
-        if self._face:
-            self._face.show_state(state)
-        if moved_by_hand() if self.live is None else self.live:
-            self._worker.submit(state)
-        else:
-            self._answer_now(state)
+    def set_part(self, name: str, key: str, value: Any) -> None:
+        """Turn one knob of a mapping: `widget.set_part("gains", "V4", 0.0)`; the others stay where they are.
+
+        Raises:
+            ValueError: a value out of range.
+        """
+        self._move(lambda state: replace(state, **{name: {**getattr(state, name), key: value}}))
+
+    def _move(self, change: Callable[[S], S]) -> None:
+        """Answer the present state changed, now or in the thread, whichever the caller wants."""
+        with self.moving:
+            state = change(self._state)
+            check(state, self.knobs)
+            request = self._ask(state)
+            if self._face:
+                self._face.show_state(state)
+            if moved_by_hand() if self.live is None else self.live:
+                self._worker.submit(request)
+                return
+        self._answer_now(request)
+
+    def _ask(self, state: S) -> Request:
+        """The request that makes all before it void; with `moving` held."""
+        self._asked.void.set()
+        self._state, self._asked = state, Request(state, threading.Event())
+        return self._asked
 
     def stop(self) -> None:
-        """Give up what is being computed; what was shown last stays."""
-        self._worker.cancel()
+        """Give up what is being computed; what was shown last stays, faded where it is of another state."""
+        with self.moving:
+            self._asked.void.set()
+            if self._face:
+                self._face.show_stopped()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until the thread is done; with `strict` its error is raised here. False: it took longer."""
@@ -174,45 +207,61 @@ class Explorer(ABC, Generic[S, R]):
 
     # --- answering ---
 
-    def _answer_now(self, state: S) -> None:
-        self._worker.cancel()
-        self._answer(state, threading.Event(), in_thread=False)
-        if self.error and self.strict is not False:
-            raise self.error
+    def _answer_now(self, request: Request) -> None:
+        try:
+            error = self._answer(request, in_thread=False)
+        except BaseException:  # Ctrl-C
+            self.stop()
+            raise
+        if request.void.is_set():
+            self._worker.wait()  # for the answer to whoever moved a knob meanwhile
+        elif error and self.strict is not False:
+            raise error
 
-    def _answer_in_thread(self, state: S, stop: threading.Event) -> None:
-        self._answer(state, stop, in_thread=True)
+    def _answer_in_thread(self, request: Request) -> None:
+        self._answer(request, in_thread=True)
 
-    def _answer(self, state: S, stop: threading.Event, in_thread: bool) -> None:
+    def _answer(self, request: Request, in_thread: bool) -> Exception | None:
+        """Compute and show; returns what went wrong."""
+        if request.void.is_set():
+            return None
         face = self._face
 
         def report(done: int, total: int, partial: Callable[[], R] | None = None, panes: tuple[str, ...] = ()) -> None:
-            if stop.is_set():
+            if request.void.is_set():
                 raise Cancelled
             if face and in_thread:
                 face.show_progress(done, total)
                 if partial and face.wants_more():
-                    face.show_pictures(self._draw_panes(partial(), panes))
+                    pictures = self._draw_panes(partial(), panes)
+                    with self._shown(request):
+                        face.show_pictures(pictures)
 
         try:
             with self._at_work(face if in_thread else None), torch_threads(1 if self.one_thread else None):
-                check(state, self.knobs)
-                result = self.compute(state, report)
+                result = self.compute(request.state, report)
                 pictures = self._draw_panes(result, self.panes)
                 report(1, 1)
-        except Cancelled:
-            return
-        except Exception as error:
-            with self._shows:
-                if not stop.is_set():
-                    self.error = error
-                    if face:
-                        face.show_error(error)
-            return
-        with self._shows:  # an answer that nobody wants any more must not replace a newer one
-            if not stop.is_set():
+            with self._shown(request):
                 self.error, self._result, self._pictures = None, result, pictures
                 self._publish()
+        except Cancelled:
+            return None
+        except Exception as error:
+            with suppress(Cancelled), self._shown(request):
+                self.error = error
+                if self._face:
+                    self._face.show_error(error)
+            return error
+        return None
+
+    @contextmanager
+    def _shown(self, request: Request) -> Iterator[None]:
+        """Showing something of a request, which no other can make void meanwhile; `Cancelled` if one has before."""
+        with self.moving:
+            if request.void.is_set():
+                raise Cancelled
+            yield
 
     @contextmanager
     def _at_work(self, face: Face | None) -> Iterator[None]:
@@ -240,15 +289,16 @@ class Explorer(ABC, Generic[S, R]):
     @property
     def face(self) -> Face:
         """Controls and pictures; needs ipywidgets."""
-        if self._face is None:
-            from visdec_lite.widgets.face import Face
+        with self.moving:
+            if self._face is None:
+                from visdec_lite.widgets.face import Face
 
-            self._face = Face(self)
-            if self._pictures:
-                self._face.show_result(self._pictures, self._result)
-            if self.error:
-                self._face.show_error(self.error)
-        return self._face
+                self._face = Face(self)
+                if self._pictures:
+                    self._face.show_result(self._pictures, self._result)
+                if self.error:
+                    self._face.show_error(self.error)
+            return self._face
 
     @property
     def controls(self) -> dict[str, Any]:
@@ -261,8 +311,9 @@ class Explorer(ABC, Generic[S, R]):
 
         _ = self.result
         display(self.face.box)
-        self._static = uuid.uuid4().hex
-        display(self._static_copy(), raw=True, display_id=self._static)
+        with self.moving:
+            self._static = uuid.uuid4().hex
+            display(self._static_copy(), raw=True, display_id=self._static)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """The pictures as they are now, for viewers without a kernel."""
@@ -277,19 +328,34 @@ class Explorer(ABC, Generic[S, R]):
         return {"text/plain": f"{self.title}. {alt}", "text/html": f'<div class="{self.static_class}">{body}</div>'}
 
 
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """So many threads for torch, if it is there; None changes nothing."""
-    torch = sys.modules.get("torch")
-    if torch is None or count is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class _Threads:
+    """Torch's number of threads while at least one widget computes with its own: who comes first notes what it was."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._users, self._before = 0, 0
+
+    @contextmanager
+    def __call__(self, count: int | None) -> Iterator[None]:
+        """So many threads for torch, if it is there; None changes nothing."""
+        torch = sys.modules.get("torch")
+        if torch is None or count is None:
+            yield
+            return
+        with self._changing:
+            if not self._users:
+                self._before = torch.get_num_threads()
+            self._users += 1
+            torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._users -= 1
+                torch.set_num_threads(self._before)
+
+
+torch_threads = _Threads()
 
 
 def moved_by_hand() -> bool:

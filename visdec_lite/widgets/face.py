@@ -66,15 +66,18 @@ class Face:
             value = getattr(self._explorer.state, name)
             if isinstance(value, Mapping):
                 for key, words in knob.options.items():
-                    yield f"{name}.{key}", self._control(f"{knob.label} {words}", knob, value.get(key, 1.0), None)
+                    part = f"{name}.{key}"
+                    yield part, self._control(part, f"{knob.label} {words}", knob, value.get(key, 1.0), None)
             elif (knob.options is not None and len(knob.options) < 2) or (
                 knob.low is not None and knob.low == knob.high
             ):
                 continue  # nothing to choose
             else:
-                yield name, self._control(knob.label, knob, value, knob.options)
+                yield name, self._control(name, knob.label, knob, value, knob.options)
 
-    def _control(self, label: str, knob: Knob, value: Any, options: Mapping[Any, str] | None) -> ipywidgets.Widget:
+    def _control(
+        self, name: str, label: str, knob: Knob, value: Any, options: Mapping[Any, str] | None
+    ) -> ipywidgets.Widget:
         shared = {
             "value": value, "description": label, "description_allow_html": False, "tooltip": knob.help or label,
             "style": {"description_width": "130px"}, "layout": {"width": WIDTH},
@@ -91,27 +94,23 @@ class Face:
             control = ipywidgets.FloatLogSlider(min=low, max=high, step=knob.step, **slider)
         else:
             control = ipywidgets.FloatSlider(min=knob.low, max=knob.high, step=knob.step, **slider)
-        control.observe(self._moved, names="value")
+        control.observe(lambda change: self._moved(name, change["new"]), names="value")
         return control
 
-    def _moved(self, change: Any) -> None:
-        if not self._quiet:
-            self._explorer.request(self._state())
-
-    def _state(self) -> State:
-        """As the controls stand; knobs without one keep their value."""
-        state = self._explorer.state
-        values = dict(vars(state))
-        for name, control in self.controls.items():
-            field, _, key = name.partition(".")
-            if key:
-                values[field] = {**values[field], key: control.value}
-            else:
-                values[field] = control.value
-        return type(state)(**values)
+    def _moved(self, name: str, value: Any) -> None:
+        """A control was moved. All others stand where the state says, or will at once."""
+        with self._explorer.moving:
+            quiet = self._quiet  # of another thread that puts the controls in their places, wait for the end
+        if quiet:
+            return
+        field, _, key = name.partition(".")
+        if key:
+            self._explorer.set_part(field, key, value)
+        else:
+            self._explorer.set(**{field: value})
 
     def show_state(self, state: State) -> None:
-        """Put the controls where the state says; the pictures are those of the state before."""
+        """Put the controls where the state says; the pictures are those of the state before. With `moving` held."""
         self._old = set(self.images)
         self._quiet = True
         try:
@@ -156,9 +155,18 @@ class Face:
 
     def show_error(self, error: BaseException) -> None:
         """Say it, and fade the pictures that belong to another state than the controls."""
-        for name in tuple(self._old):
-            self.images[name].add_class(STALE)
+        self._fade()
         self.status.value = error_html(error)
+
+    def show_stopped(self) -> None:
+        """Fade the pictures that belong to another state than the controls, and say why."""
+        if self._old:
+            self._fade()
+            self.status.value = "Stopped. What is faded belongs to the knobs as they stood before."
+
+    def _fade(self) -> None:
+        for name in self._old:
+            self.images[name].add_class(STALE)
 
     # --- the brain that can be turned, made when it is asked for: plotly's script weighs 5 MB ---
 
@@ -177,10 +185,12 @@ class Face:
         return [self.turn, self._stage]
 
     def _toggled(self, change: Any) -> None:
-        self._turned = None
-        self._stage.children = ()
-        if change["new"] and self._explorer.result is not None:
-            self._turn(self._explorer.result)
+        wanted = change["new"] and self._explorer.result is not None
+        with self._explorer.moving:
+            self._turned = None
+            self._stage.children = ()
+            if wanted:
+                self._turn(self._explorer.result)
 
     def _turn(self, result: Any) -> None:
         figure = self._explorer.cortex(result)

@@ -1,7 +1,7 @@
 """Latest wins: a thread that works on the newest request and forgets the ones in between.
 
-A slider that is dragged asks for fifty answers a second, and only the last one is wanted. So a new request stops the
-work that is under way (at its next step, where it looks) and replaces the request that waits, if any.
+A slider that is dragged asks for fifty answers a second, and only the last one is wanted. So a new request replaces the
+one that waits, if any; that the one under way is no longer wanted, its work can see for itself.
 """
 
 from __future__ import annotations
@@ -18,33 +18,25 @@ class Cancelled(Exception):
 
 
 class LatestWins(Generic[Request]):
-    """Runs `work(request, stop)` in a thread that lives as long as there is something to do.
+    """Runs `work(request)` in a thread that lives as long as there is something to do.
 
     Args:
-        work: must look at `stop` between its steps, leave when it is set, and let no exception out.
+        work: must look between its steps whether its request is still wanted, and let no exception out.
     """
 
-    def __init__(self, work: Callable[[Request, threading.Event], None]) -> None:
+    def __init__(self, work: Callable[[Request], None]) -> None:
         self._work = work
         self._changed = threading.Condition()
         self._pending: list[Request] = []  # none or one
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
 
     def submit(self, request: Request) -> None:
         """Answer this one next; returns at once."""
         with self._changed:
             self._pending = [request]
-            self._stop.set()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="visdec-widget", daemon=True)
                 self._thread.start()
-
-    def cancel(self) -> None:
-        """Forget the request that waits, and stop the work under way at its next step."""
-        with self._changed:
-            self._pending = []
-            self._stop.set()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Until nothing is left to do; False if that took longer than `timeout` seconds."""
@@ -63,5 +55,4 @@ class LatestWins(Generic[Request]):
                     self._changed.notify_all()
                     return
                 request = self._pending.pop()
-                stop = self._stop = threading.Event()
-            self._work(request, stop)
+            self._work(request)
