@@ -425,8 +425,9 @@ def test_lab_opens_lesson_00_and_hands_options_on(app, folder, monkeypatch):
     done = CliRunner().invoke(app, ["lab", "--folder", str(folder), "--no-browser", "--port", "8889"])
     assert done.exit_code == 3
     command, data = asked[0]
-    assert command[1:3] == ["-m", "jupyterlab"] and command[-3:] == ["--no-browser", "--port", "8889"]
+    assert command[1:4] == ["-P", "-m", "jupyterlab"] and command[-3:] == ["--no-browser", "--port", "8889"]
     assert "--LabApp.default_url=/lab/tree/00_passes.ipynb" in command
+    assert "--ServerApp.kernel_spec_manager_class=visdec_lite.kernels.ThisPython" in command
     assert f"--ServerApp.root_dir={folder}" in command and Path(data).is_absolute()
 
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from typing import Any
 import joblib
 
 from visdec_lite.files import atomic_path, data_home
+from visdec_lite.processes import environment, python_module
 from visdec_lite.teaching import executed
 from visdec_lite.teaching.executed import LessonRun
 from visdec_lite.teaching.notebooks import CORES, LessonFile, find_lessons, read_lesson
@@ -184,12 +184,11 @@ class _Job:
         self.log, self.report = self.output.with_suffix(".log"), out / f".{lesson.name}.report.json"
         for old in (self.output, self.output.with_suffix(".html"), self.report):
             old.unlink(missing_ok=True)
-        environment = {**os.environ, "VISDEC_DATA": str(data_home().resolve())}
-        environment.pop("MPLBACKEND", None)  # the kernel draws as it does in JupyterLab
+        variables = environment(VISDEC_DATA=str(data_home().resolve()))
         if cores:
-            environment["OMP_NUM_THREADS"] = str(cores)
+            variables["OMP_NUM_THREADS"] = str(cores)
         elif threads:
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
+            variables.setdefault("OMP_NUM_THREADS", str(threads))
         order = {
             "source": str(lesson.path.resolve()),
             "output": str(self.output),
@@ -200,8 +199,8 @@ class _Job:
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "visdec_lite.teaching.worker"],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
+                python_module("visdec_lite.teaching.worker"),
+                stdin=subprocess.PIPE, stdout=log, stderr=log, env=variables,
                 start_new_session=True,  # Ctrl-C is heard here only, and passed on through `let_go`
             )  # fmt: skip
         assert self.process.stdin

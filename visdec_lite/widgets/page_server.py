@@ -29,10 +29,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from tornado.web import HTTPError
-from traitlets import default
 from traitlets.config import Config
 from voila.app import Voila
 from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
@@ -40,6 +38,7 @@ from voila.static_file_handler import AllowListFileHandler, TemplateStaticFileHa
 from voila.tornado.handler import TornadoVoilaHandler
 
 from visdec_lite.files import atomic_path
+from visdec_lite.kernels import ThisPython
 
 EVERY_ADDRESS = ("", "0.0.0.0", "::")  # of this machine
 FORGOTTEN = 600  # seconds after which a kernel without a page is ended: a browser that crashed says no farewell
@@ -77,14 +76,6 @@ class TemplateFileHandler(TemplateStaticFileHandler):
 
 
 NARROWED = {VoilaShutdownKernelHandler: FarewellHandler, TemplateStaticFileHandler: TemplateFileHandler}
-
-
-class ThisPython(KernelSpecManager):
-    """Knows one kernel: that of the Python which runs this, whatever else is installed."""
-
-    @default("kernel_dirs")
-    def _no_folders(self) -> list[str]:
-        return []
 
 
 class PageServer(Voila):
