@@ -96,6 +96,16 @@ def test_paths_are_taken_as_they_stand(tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name not in ODD_NAMES] == []
 
 
+def test_words_that_no_notebook_can_hold_are_refused_before_anything_runs(tmp_path):
+    folder = tmp_path / "notebooks"
+    write_lesson(folder, "00_tells", ["1"])
+    latin = "caf\udce9"  # as Python names a file whose name is Latin-1
+    for change in ({"out": tmp_path / latin}, {"out": tmp_path / "out", "parameters": {"DEVICE": latin}}):
+        with pytest.raises(ValueError, match=r"caf.*udce9' is no Unicode text .*; rename it or choose another"):
+            run_lessons(folder=folder, **change)
+    assert [path.name for path in tmp_path.iterdir()] == ["notebooks"]
+
+
 def test_a_process_of_ours_imports_this_package(mark):
     code = [*python_module("visdec_lite")[:-2], "-c", "import visdec_lite; print(visdec_lite.__file__)"]
     told = subprocess.run(code, env=environment(), capture_output=True, text=True, check=True).stdout

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import time
@@ -25,6 +26,8 @@ from visdec_lite.processes import environment, python_module
 from visdec_lite.teaching import executed
 from visdec_lite.teaching.executed import LessonRun
 from visdec_lite.teaching.notebooks import CORES, LessonFile, find_lessons, read_lesson
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 600  # seconds a cell may take: three times the training that a lesson may ask for
 PATIENCE = 15.0  # seconds in which a stopped lesson must have ended its kernel
@@ -74,6 +77,7 @@ def run_lessons(
     if write_times:
         _check_measurable(preset, parameters or {}, workers)
     out = Path(out).resolve()
+    _check_words([str(out), *(str(lesson.path) for lesson in chosen), *(str(value) for value in asked.values())])
     out.mkdir(parents=True, exist_ok=True)
     if write_times and hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1) - CORES + 1:
         say(f"note: this machine is busy (load {os.getloadavg()[0]:.1f}), and the measured times will be too long")
@@ -136,10 +140,13 @@ class _Timing:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.records: dict[str, dict[str, Any]] = {}
         try:
-            self.records: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["lessons"]
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            self.records = {}
+            self.records = {name: {**record} for name, record in json.loads(path.read_bytes())["lessons"].items()}
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning("%s cannot be read (%s): every lesson runs anew", path, error)
 
     def finished(self, name: str, key: str, out: Path) -> LessonRun | None:
         record = self.records.get(name, {})
@@ -246,6 +253,15 @@ class _Job:
             parameters=self.parameters,
             key=self.key,
         )
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse what no notebook can hold: file names in another encoding come as lone surrogates."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{word!r} is no Unicode text ({error.reason}); rename it or choose another") from None
 
 
 def _check_measurable(preset: str, parameters: Mapping[str, Any], workers: int) -> None:
