@@ -158,7 +158,7 @@ def test_a_lesson_that_was_not_run_is_shown_without_figures(course, tmp_path):
 
 def test_a_folder_without_executed_lessons_is_no_site_without_figures(course, tmp_path):
     folder, _ = course
-    with pytest.raises(FileNotFoundError, match="0 executed lessons in .*nowhere; make them: visdec-lite run --out"):
+    with pytest.raises(FileNotFoundError, match=r"0 executed lessons in .*nowhere; make them: visdec-lite run --out"):
         write_site(tmp_path / "site", folder=folder, executed=tmp_path / "nowhere")
     assert not (tmp_path / "site").exists()
 

@@ -1,7 +1,8 @@
 """Figures of a run: pictures side by side, scores with their uncertainty, loss curves.
 
 In: pictures, uint8; scores as they stand in metrics.json; histories of training. Out: a matplotlib `Figure`
-that belongs to no window and no global state, or its PNG bytes, the same bytes for the same input. Colours are
+that belongs to no window and no global state, or its PNG bytes, the same bytes for the same input, whatever the user's
+matplotlibrc says: all is drawn and saved within `own_parameters`. Colours are
 those of Okabe and Ito (2008, *Color Universal Design*), which colour-blind people can tell apart; methods also
 differ by marker. A figure made from simulated data says so in a badge above its title. Positions are inches
 from the top left corner.
@@ -13,13 +14,16 @@ import io
 import math
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.style import context as style_context
 from matplotlib.transforms import Bbox
 
 from visdec_lite.files import atomic_path
@@ -162,6 +166,21 @@ def averaging(repeats_averaged: bool | int | None, method: str = "") -> str:
     return f"{repeats_averaged} repeats averaged" if repeats_averaged > 1 else "single trials, not averaged"
 
 
+_drawing = threading.RLock()  # matplotlib's parameters are those of all threads
+
+
+@contextmanager
+def own_parameters() -> Iterator[None]:
+    """Matplotlib's parameters as they are out of the box, the user's afterwards; also a decorator.
+
+    A user's `image.origin: lower` would turn every picture upside down. Figures are drawn when they are saved, so that
+    is done inside, too. One thread at a time.
+    """
+    with _drawing, style_context("default"):
+        yield
+
+
+@own_parameters()
 def gallery(
     truth: np.ndarray,
     columns: Mapping[str, np.ndarray],
@@ -238,6 +257,7 @@ def gallery(
     return figure
 
 
+@own_parameters()
 def score_chart(
     methods: Mapping[str, Mapping[str, Mapping[str, Any]]],
     *,
@@ -327,6 +347,7 @@ def score_chart(
     return figure
 
 
+@own_parameters()
 def loss_curves(
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
@@ -385,6 +406,7 @@ def loss_curves(
     return figure
 
 
+@own_parameters()
 def figure_png(figure: Figure, *, margin: bool = True) -> bytes:
     """The figure as PNG, 160 dots an inch; the same figure gives the same bytes.
 
@@ -511,7 +533,7 @@ def _picture(page: Axes, picture: np.ndarray, extent: tuple[float, float, float,
     """Small pictures keep their square pixels; those larger than their cell are averaged down."""
     limits = page.get_xlim(), page.get_ylim()
     interpolation = "nearest" if picture.shape[1] <= CELL * DPI else "antialiased"
-    page.imshow(picture, extent=extent, interpolation=interpolation, aspect="auto", zorder=2)
+    page.imshow(picture, extent=extent, origin="upper", interpolation=interpolation, aspect="auto", zorder=2)
     page.set(xlim=limits[0], ylim=limits[1])
 
 
