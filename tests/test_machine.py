@@ -22,7 +22,9 @@ TELL = (
     "import matplotlib, sys, visdec_lite\n"
     "print(visdec_lite.__file__)\n"
     "print(sys.executable)\n"
-    "print(matplotlib.rcParams['image.origin'], matplotlib.rcParams['text.usetex'])"
+    "print(matplotlib.rcParams['image.origin'], matplotlib.rcParams['text.usetex'])\n"
+    "from visdec_lite.progress import IN_NOTEBOOK\n"
+    "print('bars are widgets:', IN_NOTEBOOK)"
 )
 
 
@@ -66,10 +68,10 @@ def test_a_lesson_runs_in_this_python_with_this_package_whatever_the_user_has_se
     write_lesson(folder, "00_tells", [TELL])
     (run,) = run_lessons(folder=folder, out=out, timeout=60, html=False)
     assert run.error is None
-    package, python, parameters = outputs(out / "00_tells.ipynb").splitlines()
+    package, python, parameters, bars = outputs(out / "00_tells.ipynb").splitlines()
     assert Path(package).resolve() == OURS
     assert Path(python).samefile(sys.executable)
-    assert parameters == "upper False"
+    assert parameters == "upper False" and bars == "bars are widgets: True"
     assert not mark.exists(), mark.read_text()
 
 

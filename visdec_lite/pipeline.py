@@ -12,7 +12,9 @@ Source: Sun et al., NeurIPS 2023, sections 3.3 and 4; five samples a scan and 25
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from torch import Tensor
 from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.latent_diffusion import LatentDiffusion, denoise, make_scheduler
 from visdec_lite.preprocessing import to_uint8
+from visdec_lite.progress import Bar
 
 
 @dataclass
@@ -121,6 +124,10 @@ class FMRIToImagePipeline(DiffusionPipeline):
                 pictures.append(to_uint8(self.decode(latents)))
         images = rearrange(np.concatenate(pictures), "(n s) h w c -> n s h w c", s=num_samples)
         return FMRIToImageOutput(images=images)
+
+    def progress_bar(self, iterable: Iterable[Any] | None = None, total: int | None = None) -> Bar:
+        """Diffusers' bar, which `set_progress_bar_config` sets up; in a log file it is one line."""
+        return Bar(iterable, total=total, **getattr(self, "_progress_bar_config", {}))
 
     def predict_noise(self, noisy: Tensor, timestep: Tensor, context: Tensor, time_condition: Tensor | None) -> Tensor:
         """epsilon_theta(x_t, t, condition)."""

@@ -25,10 +25,10 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, patch_environment
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from tqdm.auto import tqdm
 
 from visdec_lite.files import HistoryFile, interrupts_wait, read_checkpoint, write_checkpoint
 from visdec_lite.optimizers import Rule, make_optimizers
+from visdec_lite.progress import Bar
 
 
 class RowsOnDisk(Protocol):
@@ -194,7 +194,7 @@ def fit(
         monitor: the number of validate_fn that "best" means.
         description: name on the progress bar.
         device: where to train; None lets accelerate choose.
-        progress: show a progress bar.
+        progress: show a progress bar; in a log file it is one line.
         settings: what else shapes the run, such as numbers inside loss_fn; a checkpoint continues only under the same.
 
     Returns:
@@ -211,7 +211,7 @@ def fit(
     modes = [(module, module.training) for module in model.modules()]
     first_step = run.load()
     hidden = not (progress and run.is_main)
-    bar = tqdm(total=config.steps, initial=first_step, desc=description, disable=hidden)
+    bar = Bar(total=config.steps, initial=first_step, desc=description, disable=hidden)
     log = HistoryFile(out_dir if run.is_main else None, config.log, run.result.history)
     cuda = [run.device] if run.device.type == "cuda" else []
     started = time.perf_counter() - run.result.seconds

@@ -75,7 +75,7 @@ class ResumingDownloader:
             mirror may be continued. Otherwise what is plainly another thing (a web page, nothing) is refused.
         size: bytes, if known beforehand; another length is refused before anything is written.
         patience: time-out, retries and waiting.
-        progress: show a bar, if standard error is a terminal.
+        progress: show a bar; in a log file it is one line.
 
     Raises (when called):
         DownloadError: given up; DiskFull: no room.
@@ -99,16 +99,14 @@ class ResumingDownloader:
 
     def __call__(self, url: str, output_file: str, pooch: Pooch | None) -> None:
         """Download `url` to `output_file`, as pooch asks."""
-        from tqdm import tqdm
-
         from visdec_lite.downloads.session import Session
+        from visdec_lite.progress import Bar
 
         Path(output_file).unlink(missing_ok=True)  # pooch made it; a kill from here on leaves only `part`
         self._sweep()
         self.resumed = False
-        quiet = None if self.progress else True  # None: tqdm looks whether there is a terminal
-        options = {"unit": "B", "unit_scale": True, "desc": self.name, "disable": quiet}
-        with Session() as session, tqdm(initial=self.have, **options) as bar:
+        options = {"unit": "B", "unit_scale": True, "desc": self.name, "disable": not self.progress}
+        with Session() as session, Bar(initial=self.have, **options) as bar:
             self._try_until_whole(session, url, bar)
         found = None if self.known else mistaken(self.part, self.name)
         if found:
