@@ -17,7 +17,7 @@ import torch
 
 from visdec_lite import chain
 from visdec_lite.datasets import load_dataset
-from visdec_lite.demo import write_json
+from visdec_lite.files import write_json
 from visdec_lite.metrics import evaluate
 from visdec_lite.presets import preset
 

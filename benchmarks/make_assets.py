@@ -24,11 +24,11 @@ from matplotlib.image import imsave
 from visdec_lite import chain
 from visdec_lite.baselines.instance_gan import InstanceGAN, InstanceGANConfig
 from visdec_lite.baselines.instance_gan_training import InstanceGANTraining, train_instance_gan
-from visdec_lite.checkpoints import load_weights, read_metadata, save_weights
 from visdec_lite.datasets import load_dataset
 from visdec_lite.latent_diffusion import sample_labels
 from visdec_lite.preprocessing import to_model_range, to_uint8
 from visdec_lite.presets import SHIPPED_STEPS, Preset, override, preset_for
+from visdec_lite.weights import load_weights, read_metadata, save_weights
 
 WORLD_FILES = ("classifier", "image_autoencoder", "diffusion")
 BRAIN_FILES = ("pretrain", "fuse", "finetune")

@@ -28,13 +28,13 @@ from visdec_lite.baselines.instance_gan_training import (
 )
 from visdec_lite.baselines.ridge import RidgeConfig, RidgeToImages
 from visdec_lite.baselines.ssae import SSAE, SSAEConfig
-from visdec_lite.checkpoints import load_weights, save_weights
 from visdec_lite.datasets import simulated
 from visdec_lite.datasets.base import BrainDataset, Split, trial_columns
 from visdec_lite.metrics import pairwise_identification
 from visdec_lite.preprocessing import to_model_range
 from visdec_lite.presets import preset
 from visdec_lite.training import TrainingConfig
+from visdec_lite.weights import load_weights, save_weights
 
 SIZE, VOXELS = 16, 60
 

@@ -25,8 +25,8 @@ from visdec_lite.comparison.runner import run_cells
 from visdec_lite.comparison.scores import Pictures
 from visdec_lite.comparison.tables import Row, Unit
 from visdec_lite.datasets import simulated
+from visdec_lite.identity import flat
 from visdec_lite.presets import preset, preset_for_comparison
-from visdec_lite.report import flat_settings
 
 TINY = simulated.SimulationConfig(
     voxels=tuple((name, 32) for name, _ in simulated.SimulationConfig().voxels),
@@ -40,9 +40,9 @@ COMMAND = [sys.executable, "-c", "from visdec_lite.cli import main; main()"]
 
 def test_every_method_builds_its_preset_and_changes_what_it_says():
     settings = ComparisonSettings()
-    whole = flat_settings(settings.preset_of(METHODS["visdec"], 0).as_dict())
+    whole = flat(settings.preset_of(METHODS["visdec"], 0).as_dict())
     for method in METHODS.values():
-        changed = flat_settings(settings.preset_of(method, 0).as_dict())
+        changed = flat(settings.preset_of(method, 0).as_dict())
         differing = {name: value for name, value in changed.items() if whole[name] != value}
         assert differing == {name: value for name, value in method.overrides.items() if whole[name] != value}
         assert method.group in ("ours", "comparator", "floor", "ceiling", "ablation")
@@ -565,9 +565,10 @@ def test_methods_that_start_from_the_same_phase_1_train_it_once(small, tmp_path)
         dataset = settings.load(Cell(name, 1, 0))
         jobs[name] = Job("simulated", dataset, chosen, 0, tmp_path / name, tmp_path / "phase1", {"progress": False})
         fitting.share_phase_1(jobs[name], jobs[name].world())
-    trained = {path: path.stat().st_mtime_ns for path in (tmp_path / "phase1").glob("*/stages/*/checkpoint.pt")}
+    checkpoints = (tmp_path / "phase1").glob("*/stages/*/checkpoint.safetensors")
+    trained = {path: path.stat().st_mtime_ns for path in checkpoints}
     assert len(trained) == 2, "the terms of DC-LDM's phase 1 are others"
-    kept = {name: (tmp_path / name / "stages" / "pretrain" / "checkpoint.pt").read_bytes() for name in jobs}
+    kept = {name: (tmp_path / name / "stages" / "pretrain" / "checkpoint.safetensors").read_bytes() for name in jobs}
     assert kept["visdec"] == kept["no_phase2"] == kept["phase2_equal"] != kept["dc_ldm"]
 
 
@@ -640,7 +641,7 @@ def test_a_real_comparison_is_interrupted_and_goes_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and "the same command goes on" in errors
-    assert history.with_name("checkpoint.pt").exists() and not (history.parents[2] / "cell.json").exists()
+    assert history.with_name("checkpoint.safetensors").exists() and not (history.parents[2] / "cell.json").exists()
 
     result = visdec_lite(*words, *changes, timeout=500)
     assert result.returncode == 0, result.stderr

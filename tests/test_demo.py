@@ -113,7 +113,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(finished, settings, tmp_pa
         run_demo(settings, tmp_path, progress=False)
     assert calls and not (tmp_path / "metrics.json").exists()
     monkeypatch.setattr(chain.stages, "finetune", whole)
-    fused = tmp_path / "brain" / "stages" / "fuse" / "checkpoint.pt"
+    fused = tmp_path / "brain" / "stages" / "fuse" / "checkpoint.safetensors"
     before = fused.stat().st_mtime_ns
     resumed = run_demo(settings, tmp_path, progress=False)
     assert fused.stat().st_mtime_ns == before  # what was done is not done again
@@ -131,7 +131,7 @@ def test_ctrl_c_says_where_the_run_is_kept(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "kept in" in errors and (tmp_path / "world" / "stages" / "classifier" / "checkpoint.pt").exists()
+    assert "kept in" in errors and (tmp_path / "world" / "stages" / "classifier" / "checkpoint.safetensors").exists()
 
 
 def test_first_trials_are_single_trials_in_the_order_of_the_average():

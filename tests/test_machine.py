@@ -12,7 +12,7 @@ import pytest
 from test_runner import outputs, write_lesson
 
 import visdec_lite
-from visdec_lite.processes import environment, python_module
+from visdec_lite.own_python import environment, python_module
 from visdec_lite.teaching.runner import run_lessons
 
 OURS = Path(visdec_lite.__file__).resolve()

@@ -16,6 +16,7 @@ import torch
 from visdec_lite import stages
 from visdec_lite.datasets.base import BrainDataset, Split, trial_columns
 from visdec_lite.datasets.shards import Shards, write_shards
+from visdec_lite.files import read_json, write_json
 from visdec_lite.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
 from visdec_lite.preprocessing import ZScore, pad_voxels
 from visdec_lite.training import TrainingConfig, TrainingInterrupted, fit
@@ -217,11 +218,11 @@ def test_a_finished_folder_is_opened_only(pool, voxels):
 
 
 def test_another_pool_in_the_folder_is_not_overwritten(pool, voxels, tmp_path):
-    with pytest.raises(ValueError, match="another pool: fingerprint is f00d, asked beef; delete it or give another"):
+    with pytest.raises(ValueError, match="another pool: fingerprint was 'f00d', now 'beef'; delete it or give another"):
         write(voxels, pool.folder, fingerprint="beef")
     with pytest.raises(Accident):
         write_shards(calls_of(voxels, [], 6), tmp_path / "cut", rows_per_shard=5, **WORDS)
-    with pytest.raises(ValueError, match="another pool: rows_per_shard is 5, asked 4"):
+    with pytest.raises(ValueError, match="another pool: rows_per_shard was 5, now 4"):
         write(voxels, tmp_path / "cut", rows_per_shard=4)
 
 
@@ -258,6 +259,14 @@ def test_nothing_to_write_is_said(voxels, tmp_path):
 # --- files that lie ---
 
 
+def test_a_changed_byte_is_seen_before_its_shard_is_read(pool):
+    path = pool.folder / "shard-00002.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    pool[:10]  # of the first two shards
+    with pytest.raises(ValueError, match=r"1 of 1 shards in .* differ from index.json \(shard-00002.npy\)"):
+        pool[12]
+
+
 def test_verify_finds_a_changed_byte(pool):
     pool.verify()
     path = pool.folder / "shard-00002.npy"
@@ -287,11 +296,14 @@ def test_damage_is_found_on_opening(pool):
 
 def test_an_index_that_cannot_be_read_is_said(pool, tmp_path):
     index = pool.folder / "index.json"
-    index.write_text(index.read_text().replace('"format": 1', '"format": 9'))
+    write_json(index, {**read_json(index), "format": 9})
     with pytest.raises(ValueError, match="has format 9, expected 1; delete the folder"):
         Shards(pool.folder)
+    index.write_text(index.read_text().replace('"format": 9', '"format": 1'))
+    with pytest.raises(ValueError, match=r"index.json is damaged or was edited: its content does not fit its sha256"):
+        Shards(pool.folder)
     index.write_text("{")
-    with pytest.raises(ValueError, match=r"index.json cannot be read .*delete the folder and write it anew"):
+    with pytest.raises(ValueError, match=r"index.json is damaged: no JSON .*; delete it \(or .*\) and run"):
         Shards(pool.folder)
     with pytest.raises(FileNotFoundError, match=r"no pool at .*nowhere.*write it with write_shards"):
         Shards(tmp_path / "nowhere")

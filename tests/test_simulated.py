@@ -205,7 +205,7 @@ def test_the_cache_holds_one_whole_file_a_config(tmp_path, monkeypatch):
     for _ in range(2):
         load(TINY)
     load(**{**vars(TINY), "num_train": 41})
-    assert len(list(tmp_path.iterdir())) == 2 and all(file.suffix == ".npz" for file in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 2 and all(file.suffix == ".safetensors" for file in tmp_path.iterdir())
 
 
 def test_it_is_loaded_by_name(tiny, cache):

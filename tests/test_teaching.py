@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from visdec_lite import chain, teaching
-from visdec_lite.checkpoints import read_metadata
 from visdec_lite.datasets import BrainDataset
 from visdec_lite.teaching import GLOSSARY, Lesson, define, show
 from visdec_lite.teaching.lesson import MADE_IN
 from visdec_lite.teaching.notebooks import OPENING
 from visdec_lite.teaching.plan import EXERCISE_MINUTES, POLL_MINUTES, clock, sections_of, teaching_plan
 from visdec_lite.teaching.verdicts import NotTried, Verdict, Wrong, call, close, expect, judge, shape_of
+from visdec_lite.weights import read_metadata
 
 
 def double_is_checked(attempt) -> str:
@@ -194,15 +194,46 @@ def test_what_a_lesson_saves_is_what_a_later_one_gets_before_what_is_shipped(les
     mine = numbers(shipped, stage)
     path = lesson.save(stage, shipped, note="shifted by 1")
     assert path == tmp_path / "artefacts" / MADE_IN[stage] / f"{stage}.safetensors"
-    assert read_metadata(path)["card"] == {"lesson": "99", "seed": 0, "note": "shifted by 1"}
+    assert read_metadata(path)["card"] == {"lesson": "99", "note": "shifted by 1"}
 
-    later = Lesson("98", "class", seed=3, folder=tmp_path / "artefacts")  # another preset of the same models
+    later = Lesson("98", lesson.preset.name, folder=tmp_path / "artefacts")
     later.__dict__["dataset"] = lesson.dataset
     own, original = numbers(later.checkpoint(stage), stage), numbers(later.checkpoint(stage, shipped=True), stage)
     assert own.keys() == mine.keys() == original.keys()
     assert all(torch.equal(own[name], mine[name]) for name in own)
     assert all(torch.equal(original[name], before[name]) for name in own)
     assert any(not torch.equal(own[name], original[name]) for name in own)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"preset_name": "class"}, "because yours is of preset smoke"),
+        ({"seed": 3}, "because yours is of seed 0"),
+        ({"autoencoder.mask_ratio": 0.25}, "because yours is of another run: model.mask_ratio was 0.75, now 0.25"),
+    ],
+)
+def test_an_artefact_of_something_else_is_not_taken_for_ones_own(lesson, asked, words, tmp_path, caplog):
+    brain = lesson.new_brain()
+    original = numbers(brain, "pretrain")
+    lesson.save("pretrain", brain)
+    options = {"preset_name": "smoke", "seed": 0, **asked}
+    later = Lesson("98", folder=tmp_path / "artefacts", **options)
+    later.__dict__["dataset"] = lesson.dataset
+    if "autoencoder.mask_ratio" in asked:  # what is shipped is of another config too, and says so itself
+        with pytest.raises(ValueError, match=r"mask_ratio was 0\.75, now 0\.25"):
+            later.checkpoint("pretrain")
+        assert words.removeprefix("because yours ") in later._differs(
+            later._artefact("pretrain"), later._identity("pretrain", later.new_brain()))  # fmt: skip
+        return
+    with caplog.at_level("INFO"):
+        taken = numbers(later.checkpoint("pretrain"), "pretrain")
+    assert f"pretrain: as shipped, {words}" in caplog.text
+    assert any(not torch.equal(taken[name], original[name]) for name in original)
+    with caplog.at_level("INFO"):
+        own = lesson.checkpoint("pretrain")
+    assert "pretrain: yours, from lesson 03 (smoke, seed 0)" in caplog.text
+    assert all(torch.equal(value, original[name]) for name, value in numbers(own, "pretrain").items())
 
 
 def test_two_brains_share_nothing(lesson):

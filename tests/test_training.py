@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from visdec_lite import files, training
+from visdec_lite import sealed, training
+from visdec_lite.checkpoints import NAME, read_checkpoint
 from visdec_lite.training import (
     TrainingConfig,
     TrainingInterrupted,
@@ -73,6 +74,11 @@ def assert_identical(one: dict[str, Tensor], two: dict[str, Tensor]) -> None:
 
 def is_identical(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def listing(folder: Path) -> list[str]:
+    """What lies in a folder, without the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
 class Accident(Exception):
@@ -282,14 +288,13 @@ def test_resumed_run_is_the_uninterrupted_run(name, error, tmp_path):
         run(model, config, failing_at(8 * config.accumulate, error), out_dir=tmp_path / "cut", **options)
     model = small_model(0.3)
     model[1] = nn.Identity()
-    nn.init.zeros_(model[0].weight)  # whatever is here, the checkpoint replaces it
     resumed = run(model, config, noisy_error, out_dir=tmp_path / "cut", **options)
 
     assert resumed.steps_run == (12 - 7 if raised is TrainingInterrupted else 12 - 6)
     assert_identical(expected, model.state_dict())
     assert resumed.history == whole.history
     assert (resumed.best_step, resumed.best_value) == (whole.best_step, whole.best_value)
-    kept = [torch.load(tmp_path / part / "checkpoint.pt") for part in ("whole", "cut")]
+    kept = [read_checkpoint(tmp_path / part / NAME) for part in ("whole", "cut")]
     for pair in zip(*(state["optimizers"] for state in kept), strict=True):
         for one, two in zip(*(optimizer["state"].values() for optimizer in pair), strict=True):
             assert_identical(one, two)
@@ -308,7 +313,7 @@ def test_ctrl_c_waits_for_the_end_of_the_step(tmp_path):
 
     handler = signal.getsignal(signal.SIGINT)
     model = small_model(0.3)
-    with pytest.raises(TrainingInterrupted, match=r"after step 5 of 12; kept in .*checkpoint\.pt; call fit again"):
+    with pytest.raises(TrainingInterrupted, match=r"after step 5 of 12; kept in .*\.safetensors; call fit again"):
         run(model, CONFIG, pressing, out_dir=tmp_path)
     assert signal.getsignal(signal.SIGINT) is handler
     assert run(model, CONFIG, noisy_error, out_dir=tmp_path).steps_run == 7
@@ -337,21 +342,20 @@ def test_interrupt_without_a_folder_says_that_nothing_is_kept():
 
 def test_kill_amid_writing_loses_that_checkpoint_only(tmp_path, monkeypatch):
     config = replace(CONFIG, checkpoint_every=3)
-    save, calls = torch.save, []
+    save, calls = sealed.save_file, []
 
-    def half(state, path):
+    def half(tensors, path, metadata):
         calls.append(path)
         if len(calls) == 3:  # step 9
-            Path(path).write_bytes(b"PK half a file")
+            Path(path).write_bytes(b"half a file")
             raise Accident
-        save(state, path)
+        save(tensors, path, metadata)
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(sealed, "save_file", half)
     with pytest.raises(Accident):
         run(small_model(), config, noisy_error, out_dir=tmp_path)
     monkeypatch.undo()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "checkpoint.previous.pt", "checkpoint.pt", "history.csv"]  # fmt: skip
+    assert listing(tmp_path) == ["checkpoint.previous.safetensors", "checkpoint.safetensors", "history.csv"]
     model = small_model()
     assert run(model, config, noisy_error, out_dir=tmp_path).steps_run == 6
     assert_identical(model.state_dict(), weights_after(config, loss_fn=noisy_error))
@@ -361,7 +365,7 @@ def test_kill_amid_writing_loses_that_checkpoint_only(tmp_path, monkeypatch):
 def test_unreadable_checkpoint_falls_back_to_the_one_before(damage, tmp_path, caplog):
     config = replace(CONFIG, checkpoint_every=5)  # checkpoints at 5, 10 and 12
     run(small_model(), config, noisy_error, out_dir=tmp_path)
-    last = tmp_path / "checkpoint.pt"
+    last = tmp_path / "checkpoint.safetensors"
     whole = last.read_bytes()
     if damage == "gone":
         last.unlink()
@@ -371,13 +375,13 @@ def test_unreadable_checkpoint_falls_back_to_the_one_before(damage, tmp_path, ca
     model = small_model()
     with caplog.at_level(logging.WARNING):
         assert run(model, config, noisy_error, out_dir=tmp_path).steps_run == 2
-    assert ("cannot be read" in caplog.text) == (damage != "gone")
-    assert (tmp_path / "checkpoint.broken.pt").exists() == (damage != "gone")
+    assert ("is damaged" in caplog.text) == (damage != "gone")
+    assert (tmp_path / "checkpoint.broken.safetensors").exists() == (damage != "gone")
     assert_identical(model.state_dict(), weights_after(config, loss_fn=noisy_error))
 
 
 def test_no_readable_checkpoint_is_an_error(tmp_path):
-    for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+    for name in ("checkpoint.safetensors", "checkpoint.previous.safetensors"):
         (tmp_path / name).write_bytes(b"?")
     with pytest.raises(ValueError, match=r"no checkpoint can be read: .*delete them to start anew"):
         run(small_model(), CONFIG, out_dir=tmp_path)
@@ -399,13 +403,13 @@ def test_checkpoint_of_another_run_names_each_difference(tmp_path):
     other = replace(CONFIG, learning_rate=0.01, seed=7)
     with pytest.raises(ValueError) as caught:
         run(small_model(), other, out_dir=tmp_path)
-    for words in ("learning_rate is 0.01, was 0.05", "seed is 7, was 0", "choose another out_dir"):
+    for words in ("learning_rate was 0.05, now 0.01", "seed was 0, now 7", "choose another out_dir"):
         assert words in str(caught.value)
     assert "batch_size" not in str(caught.value)
     wide = nn.Sequential(nn.Linear(3, 9), nn.Linear(9, 1))
-    with pytest.raises(ValueError, match=r"parameter 0.weight is \(9, 3\) at rate x 1.0, was \(8, 3\)"):
+    with pytest.raises(ValueError, match=r"parameter 0.weight was '\(8, 3\) at rate x 1.0', now '\(9, 3\)"):
         run(wide, CONFIG, out_dir=tmp_path)
-    with pytest.raises(ValueError, match=r"data\['x'\] is \(20, 3\), was \(30, 3\)"):
+    with pytest.raises(ValueError, match=r"data.x was '\(30, 3\) \w{16}', now '\(20, 3\) \w{16}'"):
         run(small_model(), CONFIG, data=linear_data(20), out_dir=tmp_path)
 
 
@@ -477,10 +481,10 @@ def test_the_remaining_knobs_change_the_files(tmp_path):
     run(small_model(), replace(CONFIG, checkpoint_every=5), out_dir=tmp_path / "often")
     run(small_model(), CONFIG, out_dir=tmp_path / "once")
     run(small_model(), replace(CONFIG, log="none"), out_dir=tmp_path / "none")
-    names = {folder.name: sorted(path.name for path in folder.iterdir()) for folder in tmp_path.iterdir()}
-    assert names["often"] == ["checkpoint.previous.pt", "checkpoint.pt", "history.csv"]
-    assert names["once"] == ["checkpoint.pt", "history.csv"]
-    assert names["none"] == ["checkpoint.pt"]
+    names = {folder.name: listing(folder) for folder in tmp_path.iterdir()}
+    assert names["often"] == ["checkpoint.previous.safetensors", "checkpoint.safetensors", "history.csv"]
+    assert names["once"] == ["checkpoint.safetensors", "history.csv"]
+    assert names["none"] == ["checkpoint.safetensors"]
     assert {*KNOBS, "checkpoint_every", "log"} == set(TrainingConfig.__dataclass_fields__)
 
 
@@ -533,19 +537,6 @@ def test_errors_name_the_way_out():
         run(model, CONFIG, validate_fn=lambda model: {"error": 1.0})
     with pytest.raises(ValueError, match=r"select is 'first'"):
         run(model, CONFIG, select="first")
-
-
-def test_atomic_path_is_whole_or_absent(tmp_path):
-    target = tmp_path / "new" / "file.txt"
-    with pytest.raises(Accident), files.atomic_path(target) as path:
-        path.write_text("half")
-        raise Accident
-    assert list(target.parent.iterdir()) == []
-    with files.atomic_path(target) as path:
-        path.write_text("whole")
-        assert not target.exists() and path.parent == target.parent
-    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
-    assert target.read_text() == "whole"
 
 
 def test_each_step_draws_its_own_noise_and_draws_it_again():

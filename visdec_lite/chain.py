@@ -25,7 +25,6 @@ from torch import nn
 
 from visdec_lite import stages
 from visdec_lite.baselines.instance_gan import InstanceGAN, InstanceGANConfig
-from visdec_lite.checkpoints import load_weights, read_metadata, save_weights
 from visdec_lite.classifier import CategoryClassifier
 from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.datasets import BrainDataset, digits69, simulated, stimuli
@@ -38,6 +37,7 @@ from visdec_lite.preprocessing import pad_voxels, resize_images
 from visdec_lite.presets import Preset
 from visdec_lite.stages import ConditionedDiffusion
 from visdec_lite.training import TrainingConfig, TrainingResult
+from visdec_lite.weights import load_weights, read_metadata, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Run:
         folder: checkpoints and weights; None keeps nothing.
         seconds: stage -> wall-clock seconds.
         histories: stage -> rows of `TrainingResult.history`.
+        identities: stage -> all that shaped it, `TrainingResult.identity`; it stands in the weights as well.
         half: keep weights as float16.
         options: handed to `training.fit` (device, progress).
     """
@@ -72,6 +73,7 @@ class Run:
     options: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     histories: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    identities: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def stage(
         self,
@@ -87,14 +89,16 @@ class Run:
         started = time.perf_counter()
         result = train(out_dir=self.folder and self.folder / "stages" / name, description=name, **self.options)
         self.seconds[name] = result.seconds or time.perf_counter() - started
-        self.histories[name] = result.history
+        self.histories[name], self.identities[name] = result.history, result.identity
         if self.folder:
             card = {
                 "steps": training.steps, "batch_size": training.batch_size, "seed": training.seed,
                 "seconds": round(result.seconds, 1), "best_step": result.best_step, "best_value": result.best_value,
             }  # fmt: skip
             path = self.folder / f"{name}.safetensors"
-            save_weights(path, model, name, config, only=only, half=self.half, card=card)
+            save_weights(
+                path, model, name, config, only=only, half=self.half, card=card, identity=result.identity
+            )
 
 
 @dataclass

@@ -156,7 +156,7 @@ def evaluate(
 ) -> None:
     """Score reconstructions against what was seen: each with chance and 95 % interval."""
     from visdec_lite import reconstruct as files
-    from visdec_lite.demo import write_json
+    from visdec_lite.files import write_json
 
     classify = None if referee == "none" else files.shipped_referee(referee)
     scores = {name: score.as_dict() for name, score in files.score_file(reconstructions, truth, classify, seed).items()}

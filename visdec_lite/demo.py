@@ -27,7 +27,8 @@ from visdec_lite import chain, plotting
 from visdec_lite.baselines.ridge import RidgeToImages
 from visdec_lite.chain import Brain, Run, World
 from visdec_lite.datasets import BrainDataset, Split, load_dataset
-from visdec_lite.files import atomic_path
+from visdec_lite.files import read_json, write_json
+from visdec_lite.identity import differences
 from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.metrics import Score, evaluate
 from visdec_lite.pipeline import FMRIToImagePipeline
@@ -132,12 +133,10 @@ def _claim(out: Path, settings: DemoSettings) -> dict[str, Any] | None:
     asked = json.loads(json.dumps(vars(settings)))
     note = out / "settings.json"
     if note.exists():
-        found = json.loads(note.read_text(encoding="utf-8"))
-        differing = [f"{k} was {found.get(k)!r}, now {v!r}" for k, v in asked.items() if found.get(k) != v]
-        if differing:
-            raise ValueError(f"{out} holds another run: {'; '.join(differing)}; choose another --out or delete it")
+        if words := differences(read_json(note), asked):
+            raise ValueError(f"{out} holds another run: {words}; choose another --out or delete it")
         if (out / "metrics.json").exists() and (out / "report.html").exists():
-            return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+            return read_json(out / "metrics.json", "methods", "seconds")
     write_json(note, asked)
     return None
 
@@ -282,11 +281,6 @@ def write_results(
         notes=LIMITS,
     )
     write_json(out / "metrics.json", metrics)
-
-
-def write_json(path: Path, content: Any) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

@@ -1,27 +1,52 @@
-"""What makes a run safe to cut anywhere: whole files, pairs of checkpoints, patient interrupts, logs.
+"""Files that are whole or absent, notes that know when they are damaged, and where things lie on disk.
 
-In: a path, and what to write there. Out: a file that is whole or absent, never half written. Checkpoints come
-in pairs, so that an unreadable last one costs only the way back to the one before.
+In: a path, and what to write there. Out: the file, written beside its place under a random name, forced to the disk
+and then renamed, so that neither a kill nor a power cut leaves half of it; or a `CannotWrite` that says why.
 """
 
-import csv
+from __future__ import annotations
+
+import errno
 import hashlib
+import json
 import logging
 import os
-import pickle
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
+LEFT_OVER = 3600.0  # seconds after which a temporary file is no longer anybody's
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+LOCKED_UP = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class CannotWrite(OSError):
+    """A file that could not be written; the message is a sentence with the path, the reason and the way out."""
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
+
+
+# --- where things lie ---
+
 
 def data_home() -> Path:
     """Folder of the data sets, a folder each: the environment's VISDEC_DATA, else `data`."""
     return Path(os.environ.get("VISDEC_DATA", "data")).expanduser()
+
+
+def cache_home() -> Path:
+    """Folder of what can be made anew: the environment's VISDEC_CACHE, else visdec_lite in the user's cache."""
+    if named := os.environ.get("VISDEC_CACHE"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "visdec_lite"
 
 
 def data_folder(name: str, root: str | os.PathLike[str] | None = None) -> Path:
@@ -41,137 +66,177 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+# --- writing ---
+
+
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str], size: int = 0, previous: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path; on success it becomes `path`, on an error it goes and `path` stays as it was.
 
     Args:
-        path: the file to write; its folder is made if missing. The temporary file lies in the same folder (a
-            rename is atomic only within one file system) and carries the process number.
+        path: the file to write; its folder is made if missing. The temporary file lies in the same folder (a rename
+            is atomic only within one file system) under a name that nobody can guess, and is made anew, never
+            followed. File and folder are forced to the disk. What a killed writer left is swept after an hour.
+        size: bytes that will be written, where they are known: less room than that is told before any is used.
+        previous: another name, under which the file that was at `path` stays.
 
     Yields:
         Where to write.
+
+    Raises:
+        CannotWrite: no such folder can be made, no permission, no room.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _in_words(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder of this name is there")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent, f".{escape(path.name)}.*.tmp")
+        if size > (free := shutil.disk_usage(path.parent).free):
+            raise OSError(errno.ENOSPC, f"{size / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with _in_words(path, only=FULL):
+            yield temporary
+        with _in_words(path):
+            _to_disk(temporary)
+            if previous is not None and path.exists():
+                _also_named(path, previous)
+            os.replace(temporary, path)
+            _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def previous_path(path: Path) -> Path:
-    """Where the checkpoint before the last one lies: checkpoint.pt -> checkpoint.previous.pt."""
-    return path.with_stem(f"{path.stem}.previous")
+def _also_named(path: Path, second: Path) -> None:
+    """A second name for a file, so that at no moment neither name has one; without hard links, its only name."""
+    fresh = second.with_name(f".{second.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        os.link(path, fresh)
+    except OSError:
+        fresh = path
+    os.replace(fresh, second)
 
 
-def write_checkpoint(state: dict[str, Any], path: Path, identity: dict[str, str]) -> None:
-    """Write tensors and plain values to `path`; what was there becomes `previous_path(path)`.
-
-    Args:
-        state: what to keep.
-        path: the file; its folder is made if missing.
-        identity: name -> words for all that a reader must have in common with the writer.
-    """
-    import torch  # here, so that a download does not wait for it
-
-    with atomic_path(path) as temporary:
-        torch.save({**state, "identity": identity}, temporary)
-        if path.exists():
-            os.replace(path, previous_path(path))
-
-
-def read_checkpoint(path: Path, identity: dict[str, str]) -> dict[str, Any] | None:
-    """Read the last checkpoint that can be read, onto the CPU; None if there is none.
-
-    A last checkpoint that cannot be read is set aside as `<name>.broken.pt`, with a logged warning.
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder, made if missing, and known to take a file: asked before long work.
 
     Raises:
-        ValueError: there are checkpoints and none can be read, or it has another identity than the reader.
+        CannotWrite: it cannot be made or written.
     """
-    import torch
-
-    broken: list[str] = []
-    for candidate in (path, previous_path(path)):
-        if not candidate.exists():
-            continue
+    path = Path(path)
+    with _in_words(path):
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".{secrets.token_hex(8)}.tmp"
         try:
-            state = torch.load(candidate, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            reason = f"{type(error).__name__}: {error}".split("\n")[0]
-            logger.warning("%s cannot be read (%s)", candidate, reason)
-            broken.append(str(candidate))
+            os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        finally:
+            probe.unlink(missing_ok=True)
+    return path
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left below a folder that is locked, so that nobody else can be writing there."""
+    _sweep(folder, "**/.*.tmp", age=0.0)
+
+
+def _sweep(folder: Path, pattern: str, age: float = LEFT_OVER) -> None:
+    for left in folder.glob(pattern):
+        try:
+            if left.is_file() and time.time() - left.lstat().st_mtime > age:
+                left.unlink()
+        except OSError:  # somebody else swept it
             continue
-        if broken:
-            aside = path.with_stem(f"{path.stem}.broken")
-            os.replace(path, aside)
-            logger.warning("going on from %s, the one before it; the broken one is now %s", candidate, aside)
-        kept = state.get("identity", {})
-        names = [name for name in {**kept, **identity} if kept.get(name) != identity.get(name)]
-        if names:
-            lines = [f"{name} is {identity.get(name)}, was {kept.get(name)}" for name in names[:8]]
-            lines += [f"and {len(names) - 8} more"] if len(names) > 8 else []
-            raise ValueError(
-                f"{candidate} is of another run: {'; '.join(lines)}. "
-                "Go back to its settings, delete the checkpoints or choose another out_dir"
-            )
-        return state
-    if broken:
-        raise ValueError(f"no checkpoint can be read: {', '.join(broken)}; delete them to start anew")
-    return None
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on the disk, where the system can tell."""
+    if path.is_dir():
+        if os.name != "posix":
+            return
+        handle = os.open(path, os.O_RDONLY)
+    else:
+        handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, so that no checkpoint can show half an update."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield  # Python hears Ctrl-C in its main thread only
-        return
-    pressed: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+def _in_words(path: Path, only: set[int] | None = None) -> Iterator[None]:
+    """Errors of the system about `path` as one sentence; with `only`, no others than these."""
     try:
         yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if pressed:
-        raise KeyboardInterrupt
+    except CannotWrite:
+        raise
+    except OSError as error:
+        if only is not None and error.errno not in only:
+            raise
+        raise cannot_write(path, error) from error
 
 
-class HistoryFile:
-    """The history as a file: history.csv with one number a line, or TensorBoard events."""
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
+    """What the system said, with the path, the numbers and the way out."""
+    code = error.errno or 0
+    reason = error.strerror or str(error)
+    way_out = "choose another place"
+    if code in FULL:
+        where = path.parent
+        while not where.exists():
+            where = where.parent
+        reason = f"no room ({reason}; {shutil.disk_usage(where).free / 1e6:.1f} MB free on that disk)"
+        kept = "what was there before is kept" if path.exists() else "nothing was left there"
+        way_out = f"{kept}; make room and run the same command again"
+    elif code in LOCKED_UP:
+        reason = f"this place cannot be written ({reason})"
+    elif code == errno.ENAMETOOLONG:
+        reason, way_out = f"the name is too long ({len(path.name)} characters)", "choose a shorter one"
+    elif code in (errno.ENOTDIR, errno.EEXIST):
+        in_the_way = next((p for p in (path, *path.parents) if p.exists() and not p.is_dir()), path)
+        reason = f"{in_the_way} is a file, and a folder is needed there"
+    return CannotWrite(code, f"{path} cannot be written: {reason}; {way_out}")
 
-    def __init__(self, out_dir: str | os.PathLike[str] | None, kind: str, history: Sequence[Mapping[str, Any]]) -> None:
-        self.file, self.board = None, None
-        if out_dir is None or kind == "none":
-            return
-        out_dir = Path(out_dir)
-        out_dir.mkdir(parents=True, exist_ok=True)
-        if kind == "tensorboard":
-            from torch.utils.tensorboard import SummaryWriter  # an extra; only this choice needs it
 
-            self.board = SummaryWriter(str(out_dir), purge_step=len(history) and history[-1]["step"] + 1)
-            return
-        self.file = (out_dir / "history.csv").open("w", newline="", encoding="utf-8")
-        self.file.write("step,split,term,value\n")
-        for row in history:  # written anew: a killed run may have logged steps that its checkpoint does not know
-            self.write(row)
+# --- notes ---
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        numbers = {name: value for name, value in row.items() if name not in ("step", "split")}
-        if self.board:
-            for name, value in numbers.items():
-                self.board.add_scalar(f"{row['split']}/{name}", value, row["step"])
-        if self.file:
-            lines = csv.writer(self.file, lineterminator="\n")
-            lines.writerows((row["step"], row["split"], name, value) for name, value in numbers.items())
-            self.file.flush()
 
-    def __enter__(self) -> "HistoryFile":
-        return self
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Keep a note, with the SHA-256 of its content beside it under the name "sha256"."""
+    content = json.loads(json.dumps(content))
+    text = json.dumps({**content, "sha256": digest_of(content)}, indent=2, ensure_ascii=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
 
-    def __exit__(self, *error: object) -> None:
-        for target in (self.file, self.board):
-            if target:
-                target.close()
+
+def read_json(path: str | os.PathLike[str], *names: str) -> dict[str, Any]:
+    """A note of `write_json`, without its hash.
+
+    Args:
+        names: what it must have.
+
+    Raises:
+        ValueError: it is no such note, lacks a name, or was changed since it was written.
+    """
+    path = Path(path)
+    anew = f"delete it (or {path.parent}) and run the command again"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: no JSON ({error}); {anew}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds {type(content).__name__}, expected names and values; {anew}")
+    if missing := [name for name in ("sha256", *names) if name not in content]:
+        raise ValueError(f"{path} is damaged or of another version: it lacks {', '.join(missing)}; {anew}")
+    if content.pop("sha256") != digest_of(content):
+        raise ValueError(f"{path} is damaged or was edited: its content does not fit its sha256; {anew}")
+    return content
+
+
+def digest_of(content: Any) -> str:
+    """SHA-256 of plain values, whatever the order of names."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

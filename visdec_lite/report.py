@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from visdec_lite import __version__, plotting
 from visdec_lite.files import atomic_path
+from visdec_lite.identity import flat
 
 Drawing = Figure | bytes | Callable[..., Figure]
 HEADLINES = ("n_way_top1", "pairwise_pcc", "n_way_top5", "pcc", "ssim", "pairwise_ssim")  # best first
@@ -326,7 +327,7 @@ def _losses(metrics: Mapping[str, Any], histories: Mapping[str, Sequence[Mapping
 def _run(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     known = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
     known["simulated"] = "yes" if metrics["simulated"] else "no"
-    facts = {**known, **{name: value for name, value in flat_settings(settings).items() if name not in known}}
+    facts = {**known, **{name: value for name, value in flat(settings).items() if name not in known}}
     parts = [_facts("Settings", facts), _facts("Versions", metrics.get("versions") or {})]
     if seconds := metrics.get("seconds"):
         rows = "".join(
@@ -413,16 +414,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
-
-
-def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names: {"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat.update(
-            flat_settings(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-        )
-    return flat
 
 
 def _interval(info: plotting.Metric, score: Mapping[str, Any], short: bool = False) -> str:

@@ -11,8 +11,9 @@ looks at a validation split, never at test. Options after the config go to `trai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from visdec_lite.classifier import CategoryClassifier
 from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
+from visdec_lite.identity import fingerprint_of, fingerprint_of_weights
 from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.masked_autoencoder import MaskedAutoencoder, drop_voxels
 from visdec_lite.preprocessing import to_model_range, to_uint8
-from visdec_lite.training import LossFunction, Rows, TrainingConfig, TrainingResult, ValidateFunction, fit
+from visdec_lite.training import START, LossFunction, Rows, TrainingConfig, TrainingResult, ValidateFunction, fit
 
 VALIDATION_SEED = 20230512  # the same masks and noise at every validation, so that its curve is comparable
 
@@ -36,7 +38,7 @@ def train_first_stage(
     images: np.ndarray,
     images_val: np.ndarray,
     config: TrainingConfig,
-    **options: object,
+    **options: Any,
 ) -> TrainingResult:
     """VQ autoencoder: picture -> latents -> nearest codebook vectors -> picture (van den Oord et al., 2017).
 
@@ -49,6 +51,7 @@ def train_first_stage(
     """
     model.requires_grad_(False)
     model.vq.requires_grad_(True)
+    start = _start_of(model)
     _start_codebook(model, images, config.seed)
 
     def loss_fn(model: LatentDiffusion, batch: dict[str, Tensor], _: torch.Generator) -> dict[str, Tensor]:
@@ -58,8 +61,7 @@ def train_first_stage(
         error = (model.vq.decode(quantised, force_not_quantize=True).sample - picture).abs().mean()
         return {"loss": error + commitment, "reconstruction": error, "commitment": commitment}
 
-    validate = _validator(loss_fn, {"images": images_val})
-    result = fit(model, loss_fn, {"images": images}, config, validate_fn=validate, **options)
+    result = _fit(model, loss_fn, {"images": images}, {"images": images_val}, config, settings=start, **options)
     model.measure_latent_scale(to_model_range(images[:1000]).to(model.latent_scale.device))
     return result
 
@@ -81,7 +83,7 @@ def train_prior(
     labels_val: np.ndarray,
     config: TrainingConfig,
     label_dropout: float = 0.1,
-    **options: object,
+    **options: Any,
 ) -> TrainingResult:
     """The label-to-image prior: UNet and label embedding, in the latents of a trained first stage.
 
@@ -99,8 +101,8 @@ def train_prior(
         labels = batch["labels"].masked_fill(dropped.to(batch["labels"].device), model.config.num_classes)
         return {"loss": model.loss(batch["latents"], model.label_context(labels), None, generator)}
 
-    settings = {"label_dropout": label_dropout}
-    return fit(model, loss_fn, data, config, validate_fn=_validator(loss_fn, data_val), settings=settings, **options)
+    settings = {"label_dropout": label_dropout, **_latents_of(images, images_val)}
+    return _fit(model, loss_fn, data, data_val, config, settings=settings, **options)
 
 
 def train_classifier(
@@ -110,7 +112,7 @@ def train_classifier(
     images_val: np.ndarray,
     labels_val: np.ndarray,
     config: TrainingConfig,
-    **options: object,
+    **options: Any,
 ) -> TrainingResult:
     """The referee: cross-entropy on pictures, shifted by up to two pixels so that it learns shapes, not pixels.
 
@@ -130,8 +132,8 @@ def train_classifier(
         accuracy = (logits.argmax(-1) == batch["labels"]).float().mean()
         return {"loss": F.cross_entropy(logits, batch["labels"]), "accuracy": accuracy}
 
-    validate = _validator(loss_fn, {"images": images_val, "labels": labels_val})
-    return fit(model, loss_fn, {"images": images, "labels": labels}, config, validate_fn=validate, **options)
+    data, data_val = {"images": images, "labels": labels}, {"images": images_val, "labels": labels_val}
+    return _fit(model, loss_fn, data, data_val, config, **options)
 
 
 def pretrain_images(
@@ -139,7 +141,7 @@ def pretrain_images(
     images: np.ndarray,
     images_val: np.ndarray,
     config: TrainingConfig,
-    **options: object,
+    **options: Any,
 ) -> TrainingResult:
     """The image masked autoencoder that phase 2 starts from (the paper takes facebook/vit-mae-base).
 
@@ -152,14 +154,7 @@ def pretrain_images(
     ) -> dict[str, Tensor]:
         return {"loss": model(to_model_range(batch["images"]), generator)}
 
-    return fit(
-        model,
-        loss_fn,
-        {"images": images},
-        config,
-        validate_fn=_validator(loss_fn, {"images": images_val}),
-        **options,
-    )
+    return _fit(model, loss_fn, {"images": images}, {"images": images_val}, config, **options)
 
 
 def pretrain(
@@ -167,7 +162,7 @@ def pretrain(
     voxels: Rows,
     voxels_val: Rows,
     config: TrainingConfig,
-    **options: object,
+    **options: Any,
 ) -> TrainingResult:
     """Phase 1: DC-MAE on unlabelled scans.
 
@@ -179,14 +174,7 @@ def pretrain(
         output = model(batch["voxels"], generator)
         return {"loss": output.loss, **output.terms}
 
-    return fit(
-        model,
-        loss_fn,
-        {"voxels": voxels},
-        config,
-        validate_fn=_validator(loss_fn, {"voxels": voxels_val}),
-        **options,
-    )
+    return _fit(model, loss_fn, {"voxels": voxels}, {"voxels": voxels_val}, config, **options)
 
 
 def fuse(
@@ -196,7 +184,7 @@ def fuse(
     voxels_val: np.ndarray,
     images_val: np.ndarray,
     config: TrainingConfig,
-    **options: object,
+    **options: Any,
 ) -> TrainingResult:
     """Phase 2: cross-modal guidance on pairs of scan and picture.
 
@@ -210,8 +198,8 @@ def fuse(
         output = model(batch["voxels"], to_model_range(batch["images"]), generator)
         return {"loss": output.loss, **output.terms}
 
-    validate = _validator(loss_fn, {"voxels": voxels_val, "images": images_val})
-    return fit(model, loss_fn, {"voxels": voxels, "images": images}, config, validate_fn=validate, **options)
+    data, data_val = {"voxels": voxels, "images": images}, {"voxels": voxels_val, "images": images_val}
+    return _fit(model, loss_fn, data, data_val, config, **options)
 
 
 @dataclass(frozen=True)
@@ -245,7 +233,7 @@ def finetune(
     images_val: np.ndarray,
     config: TrainingConfig,
     how: FinetuneConfig = FinetuneConfig(),
-    **options: object,
+    **options: Any,
 ) -> TrainingResult:
     """Fine-tuning: phi, the cross-attentions and their norms learn to paint what was seen; the rest is frozen.
 
@@ -256,6 +244,7 @@ def finetune(
     diffusion = model.diffusion
     data = {"voxels": voxels, "latents": encode_images(diffusion, images)}
     data_val = {"voxels": voxels_val, "latents": encode_images(diffusion, images_val)}
+    settings = {**asdict(how), **_latents_of(images, images_val), **_start_of(model)}
     if how.start_from_labels:
         labels = diffusion.label_embedding.weight
         model.conditioner.start_from_labels(labels, torch.as_tensor(voxels[:256]).to(labels.device))
@@ -278,16 +267,7 @@ def finetune(
         {"params": encoder, "learning_rate_scale": how.encoder_learning_rate_scale},
         {"params": rest},
     ]
-    return fit(
-        model,
-        loss_fn,
-        data,
-        config,
-        validate_fn=_validator(loss_fn, data_val),
-        parameter_groups=groups,
-        settings=asdict(how),
-        **options,
-    )
+    return _fit(model, loss_fn, data, data_val, config, settings=settings, parameter_groups=groups, **options)
 
 
 def encode_images(model: LatentDiffusion, images: np.ndarray, batch_size: int = 128) -> Tensor:
@@ -305,6 +285,31 @@ def decode_latents(model: LatentDiffusion, latents: Tensor, batch_size: int = 12
     """Pictures of latents (n, c, h / 4, w / 4), uint8 (n, h, w, 3)."""
     device = model.latent_scale.device
     return np.concatenate([to_uint8(model.decode(part.to(device))) for part in latents.split(batch_size)])
+
+
+def _fit(
+    model: nn.Module,
+    loss_fn: LossFunction,
+    data: dict[str, Rows],
+    data_val: dict[str, Rows],
+    config: TrainingConfig,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> TrainingResult:
+    """`training.fit`, told by the loss over all rows of `data_val`, which become part of the run's identity."""
+    told = {f"validation.{name}": fingerprint_of(rows) for name, rows in data_val.items()} | dict(settings or {})
+    return fit(model, loss_fn, data, config, validate_fn=_validator(loss_fn, data_val), settings=told, **options)
+
+
+def _start_of(model: nn.Module) -> dict[str, str]:
+    """Identity of the weights before a first guess is computed from data, whose last digits depend on the machine."""
+    return {START: fingerprint_of_weights((n, w) for n, w in model.named_parameters() if w.requires_grad)}
+
+
+def _latents_of(images: np.ndarray, images_val: np.ndarray) -> dict[str, str]:
+    """Identity of latents: the pictures they are of; the first stage that made them is among the frozen weights."""
+    return {"data.latents": fingerprint_of(images), "validation.latents": fingerprint_of(images_val)}
 
 
 def _validator(loss_fn: LossFunction, data: dict[str, Rows]) -> ValidateFunction:

@@ -9,10 +9,15 @@ uninterrupted run bit for bit. The learning rate warms up along a line and follo
 precision and many devices.
 """
 
+from __future__ import annotations
+
+import json
+import logging
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,13 +31,20 @@ from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulation
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from visdec_lite.files import HistoryFile, interrupts_wait, read_checkpoint, write_checkpoint
+from visdec_lite.checkpoints import NAME, HistoryFile, read_checkpoint, write_checkpoint
+from visdec_lite.files import CannotWrite
+from visdec_lite.identity import configs_of, differences, fingerprint_of, fingerprint_of_weights
 from visdec_lite.optimizers import Rule, make_optimizers
+from visdec_lite.processes import endings_interrupt, interrupts_wait, locked
 from visdec_lite.progress import Bar
+
+logger = logging.getLogger(__name__)
 
 
 class RowsOnDisk(Protocol):
     """What rows may be read from besides tensors and arrays; `datasets.shards.Shards` is one."""
+
+    content: str  # hash of these rows as they are read
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -47,6 +59,7 @@ Terms = dict[str, Tensor]
 LossFunction = Callable[[nn.Module, dict[str, Tensor], torch.Generator], Terms]
 ValidateFunction = Callable[[nn.Module], Mapping[str, float]]
 ROWS, STEP, DROPOUT, VALIDATION = range(4)  # the random streams of a run; see `random_seed`
+START, FROZEN = "weights it starts from", "frozen weights"  # their names in the identity of a run
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class TrainingResult:
         best_step: the validated step whose monitored value was smallest; None without validation.
         best_value: that value.
         seconds: wall-clock time of the run, all its parts together.
+        identity: all that shaped the run, see `identity`; what is made from its weights carries it on.
         steps_run: steps made by this call; 0 if the run was already finished.
     """
 
@@ -116,6 +130,7 @@ class TrainingResult:
     best_step: int | None = None
     best_value: float = math.inf
     seconds: float = 0.0
+    identity: dict[str, Any] = field(default_factory=dict)
     steps_run: int = 0
 
 
@@ -183,8 +198,8 @@ def fit(
         data: name -> array, tensor, memory map or `RowsOnDisk`, shape (num_rows, ...); row i of all belongs
             together. A batch has the same names: tensors of shape (batch_size / processes, ...) on the device.
         config: the numbers of the run.
-        out_dir: folder for checkpoint.pt, the one before it, and the log (history.csv: step, split, term,
-            value).
+        out_dir: folder for checkpoint.safetensors, the one before it, and the log (history.csv: step, split, term,
+            value). One process at a time.
         validate_fn: `validate_fn(model)` -> named numbers, where smaller `monitor` is better; called every
             `validate_every` steps and after the last, in eval mode, without gradients, with averaged weights.
         parameter_groups: dicts of "params" and "learning_rate_scale" (1 if missing) that cover all trainable
@@ -195,24 +210,38 @@ def fit(
         description: name on the progress bar.
         device: where to train; None lets accelerate choose.
         progress: show a progress bar; in a log file it is one line.
-        settings: what else shapes the run, such as numbers inside loss_fn; a checkpoint continues only under the same.
+        settings: what else shapes the run and cannot be seen from here: numbers inside loss_fn, rows of validation.
+            A name that the identity has anyway replaces what is found there: rows that were computed from others are
+            better known by those.
+
+    A checkpoint continues only the run that it is of: the same config, settings, model and numbers that built it,
+    the same rows (by their bytes), the same weights to start from, frozen ones too.
 
     Returns:
-        The history and the timings; `model` carries the weights.
+        The history, the timings and the identity; `model` carries the weights.
 
     Raises:
-        ValueError: data, parameter groups or the kept run do not fit; the message names each difference.
-        FloatingPointError: loss or gradient is not finite; the model has the weights of the step before.
-        TrainingInterrupted: Ctrl-C; the run was written to out_dir first.
+        ValueError: data, parameter groups or the kept run do not fit; the message names each difference. Or another
+            process is at out_dir.
+        FloatingPointError: loss, gradient or validation is not finite; the model has the weights of the step before.
+        CannotWrite: no room for a checkpoint; the one before it is still there.
+        TrainingInterrupted: Ctrl-C, SIGTERM or SIGHUP; the run was written to out_dir first.
     """
     if select not in ("best", "last"):
         raise ValueError(f"select is {select!r}; expected 'best' or 'last'")
     run = _Run(model, loss_fn, data, config, validate_fn, parameter_groups, monitor, device, out_dir, settings)
+    with locked(out_dir) if out_dir is not None and run.is_main else nullcontext(), endings_interrupt():
+        return _fit(run, select, description, progress)
+
+
+def _fit(run: _Run, select: str, description: str, progress: bool) -> TrainingResult:
+    model, config = run.model, run.config
     modes = [(module, module.training) for module in model.modules()]
     first_step = run.load()
     hidden = not (progress and run.is_main)
     bar = Bar(total=config.steps, initial=first_step, desc=description, disable=hidden)
-    log = HistoryFile(out_dir if run.is_main else None, config.log, run.result.history)
+    out_dir = run.checkpoint.parent if run.checkpoint and run.is_main else None
+    log = HistoryFile(out_dir, config.log, run.result.history)
     cuda = [run.device] if run.device.type == "cuda" else []
     started = time.perf_counter() - run.result.seconds
     model.train()
@@ -233,12 +262,14 @@ def fit(
         if run.checkpoint:
             kept = f"kept in {run.checkpoint}; call fit again with the same arguments to go on"
         raise TrainingInterrupted(f"stopped after step {run.step} of {config.steps}; {kept}") from interrupt
+    except CannotWrite as error:
+        raise CannotWrite(error.errno, f"{error} (it was at step {run.step} of {config.steps})") from error
     finally:
         run.forget_gradients()
         for module, mode in modes:
             module.training = mode
     run.load_result(select)
-    run.result.steps_run = run.step - first_step
+    run.result.steps_run, run.result.identity = run.step - first_step, run.identity
     return run.result
 
 
@@ -279,6 +310,7 @@ class _Run:
         self.validate_fn, self.monitor = validate_fn, monitor
         self.num_rows = _count_rows(data, config.batch_size, self.accelerator.num_processes)
         self.trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.frozen = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
         self.optimizers = make_optimizers(
             model, parameter_groups, config.optimizer, config.learning_rate, config.weight_decay, config.betas
         )
@@ -289,7 +321,8 @@ class _Run:
         self.ema_is_in_model = False
         self.step, self.running_loss = 0, math.nan
         self.result, self.best_weights = TrainingResult(), None
-        self.checkpoint = None if out_dir is None else Path(out_dir) / "checkpoint.pt"
+        self.checkpoint = None if out_dir is None else Path(out_dir) / NAME
+        self.identity = self.identify()
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -313,7 +346,7 @@ class _Run:
 
     @property
     def finished(self) -> bool:
-        return self.step == self.config.steps and not self.validation_due
+        return self.step >= self.config.steps and not self.validation_due
 
     @interrupts_wait()  # a step is made whole or not at all
     def train_step(self) -> dict[str, Any]:
@@ -376,6 +409,11 @@ class _Run:
                 values = {name: float(value) for name, value in self.validate_fn(self.model).items()}
             if self.monitor not in values:
                 raise KeyError(f"validate_fn returned {sorted(values)} and not {self.monitor!r}; set monitor")
+            if not math.isfinite(values[self.monitor]):
+                raise FloatingPointError(
+                    f"validation after step {self.step} is not finite: {values}. Look for nan in the validation data, "
+                    f"or lower learning_rate (here {self.config.learning_rate:g})"
+                )
             row = {"step": self.step, "split": "val", **values}
             self.remember(row)
         finally:
@@ -408,17 +446,21 @@ class _Run:
             for name, tensor in self.weights().items():
                 tensor.copy_(weights[name])
 
-    def identity(self) -> dict[str, str]:
-        """What must agree between a run and its checkpoint."""
+    def identify(self) -> dict[str, Any]:
+        """Everything that shapes the run, as JSON keeps it."""
         scales = {id(weight): group["learning_rate_scale"] for group in self.groups for weight in group["params"]}
         learns = {name: f"{tuple(w.shape)} at rate x {scales[id(w)]}" for name, w in self.trainable.items()}
-        return {
-            **{f"TrainingConfig.{name}": repr(value) for name, value in asdict(self.config).items()},
-            **{name: repr(value) for name, value in self.settings.items()},
-            "monitor": repr(self.monitor),
-            **{f"data['{name}']": str(tuple(array.shape)) for name, array in self.data.items()},
+        facts = {
+            **{f"training.{name}": value for name, value in asdict(self.config).items()},
+            **{f"model.{name}": value for name, value in configs_of(self.model).items()},
+            "monitor": self.monitor,
+            **{f"data.{name}": fingerprint_of(array) for name, array in self.data.items()},
             **{f"parameter {name}": words for name, words in learns.items()},
+            FROZEN: fingerprint_of_weights(self.frozen.items()),
+            START: fingerprint_of_weights(self.trainable.items()),
+            **self.settings,
         }
+        return json.loads(json.dumps(facts, default=repr))
 
     def save(self) -> None:
         """Write the checkpoint, if there is a folder for it."""
@@ -427,21 +469,23 @@ class _Run:
             return
         scaler = self.accelerator.scaler
         state = {
+            "identity": self.identity,
             "step": self.step,
             "weights": {name: weight.detach() for name, weight in self.weights().items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": scaler.state_dict() if scaler else {},
             "ema": self.ema,
             "best_weights": self.best_weights,
-            "result": vars(self.result),
+            "result": {name: value for name, value in vars(self.result).items() if name != "identity"},
         }
-        write_checkpoint(state, self.checkpoint, self.identity())
+        write_checkpoint(state, self.checkpoint)
 
     def load(self) -> int:
         """Go on from the checkpoint, if there is one; returns the step to go on from."""
-        state = read_checkpoint(self.checkpoint, self.identity()) if self.checkpoint else None
+        state = read_checkpoint(self.checkpoint) if self.checkpoint else None
         if state is None:
             return 0
+        self.expect_own(state)
         self.set_weights(state["weights"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
@@ -453,6 +497,28 @@ class _Run:
         self.result = TrainingResult(**state["result"])
         return self.step
 
+    def expect_own(self, state: Mapping[str, Any]) -> None:
+        """The checkpoint is of this run, and of no more steps than it has.
+
+        A model that this very run has left (cut or finished) is as good a start as the one it began with: so a
+        notebook's cell that was interrupted can be run again.
+        """
+        kept = state["identity"]
+        averaged = dict(zip(self.trainable, state["ema"], strict=True)) if self.ema and state["ema"] else {}
+        left = [{n: w for n, w in (part or {}).items() if n in self.trainable}
+                for part in (state["weights"], averaged, state["best_weights"])]  # fmt: skip
+        if self.identity[START] in {fingerprint_of_weights(weights.items()) for weights in left}:
+            self.identity[START] = kept.get(START)
+        if words := differences(kept, self.identity):
+            raise ValueError(
+                f"{self.checkpoint} is of another run: {words}. "
+                "Go back to its settings, delete the checkpoints or choose another out_dir"
+            )
+        if not 0 <= state["step"] <= self.config.steps:
+            raise ValueError(
+                f"{self.checkpoint} is at step {state['step']}, of a run of {self.config.steps} steps; delete it"
+            )
+
     def load_result(self, select: str) -> None:
         """Leave the weights in the model that the caller asked for."""
         if select == "best" and self.best_weights is not None:
@@ -462,9 +528,15 @@ class _Run:
 
 
 def _accelerator(config: TrainingConfig, device: str | torch.device | None) -> Accelerator:
-    """A fresh accelerator: accelerate itself keeps the precision and device of the first one in a process."""
+    """A fresh accelerator: accelerate itself keeps the precision and device of the first one in a process.
+
+    What an `accelerate config` of the user's says of torch.compile is left out: it would change the weights.
+    """
+    if (backend := os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()) != "no":
+        logger.warning("ACCELERATE_DYNAMO_BACKEND=%s is ignored: runs here are not compiled", backend)
     AcceleratorState._reset_state(reset_partial_state=True)
-    with patch_environment(**({} if device is None else {"ACCELERATE_TORCH_DEVICE": str(device)})):
+    wanted = {} if device is None else {"ACCELERATE_TORCH_DEVICE": str(device)}
+    with patch_environment(**wanted, ACCELERATE_DYNAMO_BACKEND="no"):
         accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulate),

@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from visdec_lite.baselines.base import check_images, seeded
 from visdec_lite.baselines.instance_gan import Discriminator, FeatureNetwork, Generator, InstanceGAN, NoiseReader
+from visdec_lite.identity import fingerprint_of, fingerprint_of_weights
 from visdec_lite.perceptual import frechet_distance
 from visdec_lite.preprocessing import to_model_range
 from visdec_lite.training import TrainingConfig, TrainingResult, fit
@@ -137,7 +138,10 @@ def _train_eye(
         return {"loss": float(F.cross_entropy(logits, kinds)), "accuracy": float(accuracy)}
 
     data = {"images": images, "labels": labels}
-    settings = {"label_weight": how.label_weight, "contrast_weight": how.contrast_weight}
+    settings = {
+        "label_weight": how.label_weight, "contrast_weight": how.contrast_weight,
+        "validation.images": fingerprint_of(images_val), "validation.labels": fingerprint_of(labels_val),
+    }  # fmt: skip
     result = fit(eye, loss_fn, data, how.eye, validate_fn=validate, settings=settings, description="eye", **options)
     eye.requires_grad_(False)
     with torch.no_grad():
@@ -225,7 +229,8 @@ def _play(
     data = {"instance": h, "neighbours": nearest_neighbours(h, how.neighbours)}
     result = fit(
         game, loss_fn, data, how.game, validate_fn=validate, monitor="frechet", parameter_groups=groups,
-        settings={"discriminator_width": how.discriminator_width}, description="game", **options,
+        settings={"discriminator_width": how.discriminator_width, "validation.instance": fingerprint_of(h_val)},
+        description="game", **options,
     )  # fmt: skip
     model.generator.requires_grad_(False)
     return result
@@ -256,9 +261,12 @@ def _train_reader(
     def validate(reader: NoiseReader) -> dict[str, float]:
         return {"loss": float(error(reader, h_val.to(model.device), torch.Generator().manual_seed(VALIDATION_SEED)))}
 
+    told = {name: fingerprint_of_weights(getattr(model, name).state_dict().items()) for name in ("generator", "eye")}
+    told["validation.instance"] = fingerprint_of(h_val)
     result = fit(
-        model.reader, loss_fn, {"instance": h}, how.reader, validate_fn=validate, description="reader", **options
-    )
+        model.reader, loss_fn, {"instance": h}, how.reader, validate_fn=validate, settings=told,
+        description="reader", **options,
+    )  # fmt: skip
     model.reader.requires_grad_(False)
     return result
 

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from visdec_lite.baselines.base import Baseline, Tuning, check_images, check_pairs, check_scans, paired_splits, seeded
 from visdec_lite.baselines.ssae_networks import COARSE, Decoder, Encoder
 from visdec_lite.datasets.base import BrainDataset
+from visdec_lite.identity import fingerprint_of, fingerprint_of_weights
 from visdec_lite.preprocessing import to_model_range, to_uint8
 from visdec_lite.training import LossFunction, Rows, TrainingConfig, TrainingResult, ValidateFunction, fit
 
@@ -155,7 +156,7 @@ class SSAE(Baseline):
         def loss_fn(encoder: nn.Module, batch: dict[str, Tensor], _: torch.Generator) -> dict[str, Tensor]:
             return {"loss": self.scan_loss(encoder(to_model_range(batch["images"])), batch["voxels"])}
 
-        settings = {"cosine_weight": self.config.cosine_weight}
+        settings = {"cosine_weight": self.config.cosine_weight, **_validation_rows(held_out)}
         return fit(
             self.encoder_, loss_fn, pairs, self.config.encoder, validate_fn=_validator(loss_fn, held_out),
             settings=settings, **self._options("encoder"),
@@ -182,7 +183,9 @@ class SSAE(Baseline):
         if scale > 0:
             groups.append({"params": list(self.encoder_.parameters()), "learning_rate_scale": scale})
         settings = {name: value for name, value in asdict(config).items() if name not in ("encoder", "decoder")}
-        settings["features"] = self.features is not None
+        settings |= {"images alone": fingerprint_of(pictures), "scans alone": fingerprint_of(scans)}
+        settings |= {"features": self.features and fingerprint_of_weights(self.features.state_dict().items())}
+        settings |= _validation_rows(held_out)
         return fit(
             both, loss_fn, pairs, config.decoder, validate_fn=_validator(supervised, held_out),
             parameter_groups=groups, settings=settings, **self._options("decoder"),
@@ -243,6 +246,10 @@ class SSAE(Baseline):
 def _draw(rows: Rows, count: int, generator: torch.Generator) -> np.ndarray:
     """`count` rows at random, with replacement."""
     return np.asarray(rows[torch.randint(len(rows), (count,), generator=generator).numpy()])
+
+
+def _validation_rows(held_out: dict[str, np.ndarray]) -> dict[str, str]:
+    return {f"validation.{name}": fingerprint_of(rows) for name, rows in held_out.items()}
 
 
 def _validator(loss_fn: LossFunction, data: dict[str, np.ndarray], batch_size: int = 128) -> ValidateFunction:

@@ -29,10 +29,10 @@ from visdec_lite.comparison.fitting import Fitted, Job
 from visdec_lite.comparison.methods import Method, choose_methods, trained_for
 from visdec_lite.comparison.scores import Pictures, score_pictures
 from visdec_lite.datasets import BrainDataset, Split, load_dataset
-from visdec_lite.demo import first_trials, versions, write_json
-from visdec_lite.files import atomic_path, sha256_of
+from visdec_lite.demo import first_trials, versions
+from visdec_lite.files import atomic_path, digest_of, read_json, sha256_of, write_json
+from visdec_lite.identity import differences, flat
 from visdec_lite.presets import Preset, override, preset_for_comparison
-from visdec_lite.report import flat_settings
 
 NOISE = (1, 2)  # standard deviations added to averaged, z-scored test scans
 FEW_REPEATS = 5  # repeats averaged, between one and all
@@ -140,7 +140,22 @@ def settings_of(settings: ComparisonSettings, cell: Cell) -> dict[str, Any]:
     world = dict(_world_marks(settings.dataset))
     if cell.method not in ("ic_gan", "ss_ae"):
         world.pop("weights icgan", None)
-    return json.loads(json.dumps({"dataset": settings.dataset, **asdict(cell), **flat_settings(chosen), **world}))
+    own = flat(asdict(method.numbers), f"{method.name}.") if method.numbers else {}
+    data = {"fingerprint": _fingerprint(settings.dataset, settings.path, cell.subject, cell.fold)}
+    facts = {"dataset": settings.dataset, **data, **asdict(cell), **flat(chosen), **own, **world}
+    return json.loads(json.dumps(facts))
+
+
+@cache
+def _fingerprint(dataset: str, path: str | None, subject: int, fold: tuple[int, int] | None) -> str:
+    """Of the data of a brain: another file under the same path is another brain."""
+    options: dict[str, Any] = {} if path is None else {"root": path}
+    return load_dataset(dataset, **options, **({"subject": subject} if fold is None else {"fold": fold})).fingerprint
+
+
+def identity_of(settings: ComparisonSettings, cell: Cell) -> str:
+    """16 digits for all that shapes a cell: two rows with the same are of the same."""
+    return digest_of(settings_of(settings, cell))[:16]
 
 
 @cache  # asked for every cell, and shipped weights do not change while a command runs
@@ -166,15 +181,11 @@ def check_kept(settings: ComparisonSettings, cells: Iterable[Cell], out: Path) -
     """
     for cell in cells:
         note = folder_of(out, cell) / "settings.json"
-        if note.exists():
-            found, asked = json.loads(note.read_text(encoding="utf-8")), settings_of(settings, cell)
-            names = [name for name in {**found, **asked} if found.get(name) != asked.get(name)]
-            if names:
-                words = "; ".join(f"{name} was {found.get(name)!r}, now {asked.get(name)!r}" for name in names[:6])
-                raise ValueError(
-                    f"{note.parent} was made with other settings: {words}. Go back to those settings, choose another "
-                    "--out or delete that folder"
-                )
+        if note.exists() and (words := differences(read_json(note), settings_of(settings, cell), most=6)):
+            raise ValueError(
+                f"{note.parent} was made with other settings: {words}. Go back to those settings, choose another "
+                "--out or delete that folder"
+            )
 
 
 def run_cell(settings: ComparisonSettings, cell: Cell, out: Path, *, progress: bool = False) -> None:
@@ -209,6 +220,7 @@ def run_cell(settings: ComparisonSettings, cell: Cell, out: Path, *, progress: b
             "repeats_averaged": round(len(dataset["test"]) / len(pictures["test"].truth)),
             "simulated": dataset.simulated,
             "fingerprint": dataset.fingerprint,
+            "identity": identity_of(settings, cell),
             "versions": versions(),
         },
     )
@@ -283,4 +295,4 @@ def kept_pictures(path: Path) -> dict[str, Pictures]:
 
 def kept_record(out: Path, cell: Cell) -> dict[str, Any]:
     """cell.json of a finished cell."""
-    return json.loads((folder_of(out, cell) / "cell.json").read_text(encoding="utf-8"))
+    return read_json(folder_of(out, cell) / "cell.json", "seconds", "tuning", "identity")

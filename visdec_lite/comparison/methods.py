@@ -13,8 +13,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from visdec_lite.baselines import floors
-from visdec_lite.baselines.icgan import ICGAN
-from visdec_lite.baselines.ridge import RidgeToImages
+from visdec_lite.baselines.icgan import ICGAN, ICGANConfig
+from visdec_lite.baselines.ridge import RidgeConfig, RidgeToImages
+from visdec_lite.baselines.ssae import SSAEConfig
 from visdec_lite.comparison.fitting import (
     Fitted,
     Job,
@@ -38,6 +39,7 @@ class Method:
         group: ours | comparator | floor | ceiling | ablation.
         fit: None for a method derived from another one's pictures.
         overrides: what it changes of the preset, whatever the user changes.
+        numbers: its own config beside the preset, whose defaults shape it too.
         derived_from: the method whose samples it averages.
         seeded: whether training depends on the seed; if not, one cell a brain, painted once, does for all seeds.
         reads_scans: whether the pictures depend on the scans.
@@ -49,6 +51,7 @@ class Method:
     group: str
     fit: Callable[[Job], Fitted] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Any = None
     derived_from: str | None = None
     seeded: bool = True
     reads_scans: bool = True
@@ -103,12 +106,13 @@ _ALL = (
     Method("dc_ldm", "DC-LDM", "MinD-Vis: Chen et al., CVPR 2023, arXiv 2211.06956", "comparator",
            diffusion_method(skip=("fuse",)), MSE_ALONE),
     Method("ic_gan", "IC-GAN", "Ozcelik et al., IJCNN 2022, arXiv 2202.12692", "comparator",
-           baseline_method(lambda job: ICGAN(job.instance_gan()))),
-    Method("ss_ae", "SS-AE", "Beliy et al., NeurIPS 2019, arXiv 1907.02431", "comparator", baseline_method(ss_ae)),
+           baseline_method(lambda job: ICGAN(job.instance_gan())), numbers=ICGANConfig()),
+    Method("ss_ae", "SS-AE", "Beliy et al., NeurIPS 2019, arXiv 1907.02431", "comparator", baseline_method(ss_ae),
+           numbers=SSAEConfig()),
     Method("ridge", "ridge", "Hoerl and Kennard 1970: to pixels", "comparator",
-           baseline_method(lambda job: RidgeToImages()), seeded=False),
+           baseline_method(lambda job: RidgeToImages()), numbers=RidgeConfig(), seeded=False),
     Method("ridge_latents", "ridge latents", "Hoerl and Kennard 1970: to the first stage's latents", "comparator",
-           baseline_method(lambda job: ridge_to_latents(job.prior())), seeded=False),
+           baseline_method(lambda job: ridge_to_latents(job.prior())), numbers=RidgeConfig(), seeded=False),
     Method("mean_image", "mean picture", "floor: reads no scan", "floor",
            baseline_method(lambda job: floors.MeanImage()), seeded=False, reads_scans=False),
     Method("nearest_neighbour", "nearest neighbour", "floor: looks up training scans", "floor",

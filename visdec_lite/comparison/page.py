@@ -7,7 +7,6 @@ that failed or was cut) is left out and named.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,7 +32,8 @@ from visdec_lite.comparison.methods import FUSION_FIELDS, METHODS, choose_method
 from visdec_lite.comparison.runner import describe
 from visdec_lite.comparison.scores import MEAN_OF_SAMPLES, Pictures, mean_of_samples, pooled, score_pictures
 from visdec_lite.comparison.tables import OURS, Row, Unit, aggregate, relative_gains, versus, write_csv
-from visdec_lite.demo import LIMITS, versions, write_json
+from visdec_lite.demo import LIMITS, versions
+from visdec_lite.files import read_json, write_json
 from visdec_lite.report import write_report
 
 HEADLINES = ("n_way_top1", "n_way_top5", "pairwise_pcc", "pcc", "ssim", "mse")  # of leaderboard.png
@@ -121,7 +121,7 @@ def _scores_of(
 ) -> dict[str, Any]:
     kept = folder_of(out, members[0]) / "scores.json"
     if members[0].fold is None and kept.exists():
-        return json.loads(kept.read_text(encoding="utf-8"))
+        return read_json(kept)
     preset = settings.preset_of(METHODS[method], seed)
     referee = chain.load_world(chain.shipped(settings.dataset), preset).classifier
     return score_pictures(method, _pictures_of(out, members), referee, seed)

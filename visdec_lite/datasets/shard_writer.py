@@ -9,7 +9,6 @@ Source: mean and spread are merged block by block as in Chan, Golub and LeVeque 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from visdec_lite.files import atomic_path, sha256_of
+from visdec_lite.files import atomic_path, read_json, sha256_of, write_json
+from visdec_lite.identity import differences
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,8 @@ class Writer:
         self.files: list[dict[str, Any]] = []
         self.count, self.mean, self.squares = 0, np.zeros(0), np.zeros(0)
         self.buffer, self.filled = np.empty((0, 0), dtype=np.float32), 0
-        journal = read_json(folder / JOURNAL)
-        if journal is not None:
+        if (folder / JOURNAL).is_file():
+            journal = read_json(folder / JOURNAL, "identity", "chunk_rows", "files")
             expect_same(journal["identity"], identity, folder)
             self._go_on(journal)
         self.on_disk = self.count
@@ -82,7 +82,7 @@ class Writer:
         std = np.sqrt(self.squares / self.count)
         size = {"rows": self.count, "voxels": len(self.mean), "dtype": "float32", "shards": self.files}
         index = {**self.identity, **words, **size, "mean": self.mean.tolist(), "std": std.tolist()}
-        _write_json(index, self.folder / INDEX)
+        write_json(self.folder / INDEX, index)
         (self.folder / JOURNAL).unlink(missing_ok=True)
 
     def _checked(self, number: int, chunk: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ class Writer:
         self.files.append({"file": name, "rows": len(rows), "sha256": digest})
         self.filled = 0
         journal = {"identity": self.identity, "chunk_rows": self.chunk_rows, "files": self.files}
-        _write_json(journal, self.folder / JOURNAL)
+        write_json(self.folder / JOURNAL, journal)
 
     def _take_in(self, rows: np.ndarray) -> None:
         """Merge the rows of one shard into the running mean and sum of squared deviations."""
@@ -132,22 +132,5 @@ class Writer:
 
 def expect_same(found: dict[str, Any], identity: dict[str, Any], folder: Path) -> None:
     """Raise ValueError if what was found in a folder is of another pool than the one asked for."""
-    names = [name for name in identity if found.get(name) != identity[name]]
-    if names:
-        lines = "; ".join(f"{name} is {found.get(name)}, asked {identity[name]}" for name in names)
-        raise ValueError(f"{folder} holds another pool: {lines}; delete it or give another folder")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Index or journal; None if there is no such file, ValueError if it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read ({error}); {ANEW}") from error
-
-
-def _write_json(content: dict[str, Any], path: Path) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+    if words := differences({name: found.get(name) for name in identity}, identity):
+        raise ValueError(f"{folder} holds another pool: {words}; delete it or give another folder")

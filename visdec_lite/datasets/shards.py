@@ -8,6 +8,7 @@ are float32 and not float16, which carries three digits: at a BOLD signal of 10,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from visdec_lite.datasets.shard_writer import ANEW, FORMAT, INDEX, JOURNAL, Writer, expect_same, read_json
-from visdec_lite.files import sha256_of
+from visdec_lite.datasets.shard_writer import ANEW, FORMAT, INDEX, JOURNAL, Writer, expect_same
+from visdec_lite.files import digest_of, read_json, sha256_of
 from visdec_lite.preprocessing import ROUNDING, ZScore, pad_voxels
 
 ROWS_PER_SHARD = 4096  # 74 MB at 4,500 voxels: held once while writing
@@ -52,9 +53,8 @@ def write_shards(
         raise ValueError(f"rows_per_shard is {rows_per_shard}, expected 1 or more")
     folder = Path(folder)
     identity = {"format": FORMAT, "name": name, "fingerprint": fingerprint, "rows_per_shard": rows_per_shard}
-    finished = read_json(folder / INDEX)
-    if finished is not None:
-        expect_same(finished, identity, folder)
+    if (folder / INDEX).is_file():
+        expect_same(read_json(folder / INDEX), identity, folder)
         return Shards(folder)
     writer = Writer(folder, identity)
     for number, chunk in enumerate(chunks):
@@ -71,9 +71,10 @@ def write_shards(
 class Shards:
     """The rows of a finished folder, read when asked for: what `Split.voxels`, `training.fit` and `stages` take.
 
-    A shard is memory-mapped while rows are copied out of it and no longer: pages of a map that stays open count as
-    resident memory until the kernel wants them back. So a batch costs its own rows (and up to 64 kB round each one
-    during the call), whatever the size of the pool. It has no open files: it may be pickled and forked.
+    Every shard is compared with its sha256 before its first row is read. It is memory-mapped while rows are copied
+    out of it and no longer: pages of a map that stays open count as resident memory until the kernel wants them back.
+    So a batch costs its own rows (and up to 64 kB round each one during the call), whatever the size of the pool. It
+    has no open files: it may be pickled and forked.
 
     Attributes:
         shape: (rows, voxels), as read: after `subset` and `padded`.
@@ -97,11 +98,11 @@ class Shards:
             ValueError: the index is of another format, a shard does not fit it, or a voxel to z-score is constant.
         """
         self.folder = Path(folder)
-        index = read_json(self.folder / INDEX)
-        if index is None:
+        if not (self.folder / INDEX).is_file():
             unfinished = (self.folder / JOURNAL).is_file()
             way_out = "its writing was cut off: call write_shards again" if unfinished else "write it with write_shards"
             raise FileNotFoundError(f"no pool at {self.folder / INDEX}; {way_out}")
+        index = read_json(self.folder / INDEX)
         if index.get("format") != FORMAT:
             raise ValueError(f"{self.folder / INDEX} has format {index.get('format')}, expected {FORMAT}; {ANEW}")
         self.name, self.fingerprint = index["name"], index["fingerprint"]
@@ -111,9 +112,17 @@ class Shards:
         self._files, self._rows_per_shard = index["shards"], index["rows_per_shard"]
         self._stored = (index["rows"], index["voxels"])
         self._offsets = [self._start_of(file) for file in self._files]
+        self._whole: set[int] = set()  # shards whose every byte was found as written
         self._zscore = self._statistics() if zscore else None
         self._chosen: np.ndarray | None = None  # rows of a subset
         self._multiples: tuple[int, ...] = ()
+
+    @property
+    def content(self) -> str:
+        """Hash of these rows as they are read: the files, which rows, z-scored or not, padded to what."""
+        chosen = None if self._chosen is None else hashlib.sha256(self._chosen).hexdigest()
+        files = [file["sha256"] for file in self._files]
+        return digest_of([files, chosen, self._zscore is not None, list(self._multiples)])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -171,10 +180,13 @@ class Shards:
         Raises:
             ValueError: some differ; the message counts and names them.
         """
-        broken = [file["file"] for file in self._files if sha256_of(self.folder / file["file"]) != file["sha256"]]
+        self._verify(self._files)
+
+    def _verify(self, files: list[dict[str, Any]]) -> None:
+        broken = [file["file"] for file in files if sha256_of(self.folder / file["file"]) != file["sha256"]]
         if broken:
             raise ValueError(
-                f"{len(broken)} of {len(self._files)} shards in {self.folder} differ from {INDEX} "
+                f"{len(broken)} of {len(files)} shards in {self.folder} differ from {INDEX} "
                 f"({', '.join(broken[:5])}), expected 0; {ANEW}"
             )
 
@@ -200,6 +212,9 @@ class Shards:
 
     def _map(self, shard: int) -> np.memmap:
         file = self._files[shard]
+        if shard not in self._whole:
+            self._verify([file])
+            self._whole.add(shard)
         shape = (file["rows"], self._stored[1])
         return np.memmap(self.folder / file["file"], np.float32, "r", self._offsets[shard], shape)
 

@@ -41,8 +41,9 @@ from visdec_lite.datasets.stimuli import (
     draw_scenes,
     render,
 )
-from visdec_lite.files import atomic_path
+from visdec_lite.files import cache_home
 from visdec_lite.preprocessing import ZScore
+from visdec_lite.sealed import cached
 
 # What the data are made by, read when it is imported: an edited simulation never meets an old cache.
 _SOURCES = tuple(Path(__file__).with_name(name).read_bytes() for name in ("simulated.py", "stimuli.py"))
@@ -333,7 +334,7 @@ def load(
 
     Args:
         config: the world; None for the default one.
-        cache: folder to keep it in; None takes $VISDEC_CACHE, else ~/.cache/visdec_lite.
+        cache: folder to keep it in; None takes `files.cache_home()`. What cannot be kept is built every time.
         overrides: fields of SimulationConfig, when no config is passed.
 
     Returns:
@@ -345,17 +346,9 @@ def load(
     if unknown := sorted(set(overrides) - known):
         raise ValueError(f"the simulation has no {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     config = config or SimulationConfig(**overrides)
-    folder = Path(cache or os.environ.get("VISDEC_CACHE") or Path.home() / ".cache" / "visdec_lite")
     mark = fingerprint(repr(sorted(asdict(config).items())), *_SOURCES)
-    path = folder / f"simulated-{mark[:16]}.npz"
-    if path.exists():
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
-    else:
-        columns = _simulate(config)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **columns)
-    return _assemble(config, columns, mark)
+    path = Path(cache or cache_home()) / f"simulated-{mark[:16]}.safetensors"
+    return _assemble(config, cached(path, lambda: _simulate(config)), mark)
 
 
 def _simulate(config: SimulationConfig) -> dict[str, np.ndarray]:

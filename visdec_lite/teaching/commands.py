@@ -15,7 +15,7 @@ from urllib.parse import quote
 import typer
 
 from visdec_lite.files import data_home
-from visdec_lite.processes import environment, python_module
+from visdec_lite.own_python import environment, python_module
 from visdec_lite.teaching.executed import table
 from visdec_lite.teaching.notebooks import find_lessons
 from visdec_lite.teaching.runner import TIMEOUT, run_lessons

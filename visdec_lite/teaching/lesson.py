@@ -6,6 +6,7 @@ student in an earlier lesson, else as shipped), and a verdict on each exercise.
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import cached_property
 from importlib import import_module
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from visdec_lite import chain
-from visdec_lite.checkpoints import save_weights
 from visdec_lite.datasets import BrainDataset, load_dataset
+from visdec_lite.identity import differences, flat
 from visdec_lite.presets import Preset, preset
 from visdec_lite.teaching.verdicts import Verdict, judge
+from visdec_lite.weights import read_metadata, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +85,33 @@ class Lesson:
             ValueError: no stage of that name.
         """
         own = self._artefact(stage)
-        path = own if own.exists() and not shipped else chain.shipped("simulated") / own.name
         brain = self.new_brain()
-        chain.load_stage(path, brain, stage, self.preset)
-        logger.info("%s: %s", stage, f"yours, from lesson {MADE_IN[stage]}" if path == own else "as shipped")
+        differing = "shipped" if shipped else self._differs(own, self._identity(stage, brain))
+        chain.load_stage(chain.shipped("simulated") / own.name if differing else own, brain, stage, self.preset)
+        taken = f"yours, from lesson {MADE_IN[stage]} ({self.preset.name}, seed {self.seed})"
+        if differing:
+            taken = "as shipped" + ("" if shipped or not own.exists() else f", because yours {differing}")
+        logger.info("%s: %s", stage, taken)
         return brain
+
+    def _differs(self, own: Path, asked: dict[str, Any]) -> str:
+        """Why an artefact is not of this lesson's preset, seed, model and data, in words; empty if it is."""
+        if not own.exists():
+            return "is not there"
+        try:
+            kept = read_metadata(own)["identity"]
+        except ValueError as error:
+            return f"cannot be read ({error})"
+        for name in ("preset", "seed"):
+            if kept.get(name) != asked[name]:
+                return f"is of {name} {kept.get(name)}"
+        words = differences(kept, asked, most=3)
+        return words and f"is of another run: {words}"
+
+    def _identity(self, stage: str, brain: chain.Brain) -> dict[str, Any]:
+        """What an artefact must have in common with the lesson that takes it; how long it learnt is the student's."""
+        facts = {"preset": self.preset.name, "seed": self.seed, "fingerprint": self.dataset.fingerprint}
+        return json.loads(json.dumps({**facts, **flat(chain.brain_configs(brain, self.preset)[stage], "model.")}))
 
     def save(self, stage: str, brain: chain.Brain, **card: Any) -> Path:
         """Hand a stage on to the lessons after this one.
@@ -97,8 +121,8 @@ class Lesson:
         """
         path = self._artefact(stage)
         part, only = chain.stage_part(brain, stage)
-        config = chain.brain_configs(brain, self.preset)[stage]
-        save_weights(path, part, stage, config, only=only, card={"lesson": self.number, "seed": self.seed, **card})
+        config, card = chain.brain_configs(brain, self.preset)[stage], {"lesson": self.number, **card}
+        save_weights(path, part, stage, config, only=only, card=card, identity=self._identity(stage, brain))
         return path
 
     def _artefact(self, stage: str) -> Path:

@@ -22,7 +22,7 @@ from typing import Any
 import joblib
 
 from visdec_lite.files import atomic_path, data_home
-from visdec_lite.processes import environment, python_module
+from visdec_lite.own_python import environment, python_module
 from visdec_lite.teaching import executed
 from visdec_lite.teaching.executed import LessonRun
 from visdec_lite.teaching.notebooks import CORES, LessonFile, find_lessons, read_lesson

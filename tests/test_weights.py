@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from visdec_lite import checkpoints
-from visdec_lite.checkpoints import load_weights, read_metadata, save_weights
+from visdec_lite import sealed
+from visdec_lite.sealed import write_tensors
+from visdec_lite.weights import load_weights, read_metadata, save_weights
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A file of Model(seed=1)."""
-    save_weights(tmp_path / "weights.safetensors", Model(1), "toy", CONFIG, card={"seed": 1, "seconds": 2.5})
+    save_weights(tmp_path / "weights.safetensors", Model(1), "toy", CONFIG, card={"seed": 1, "seconds": 2.5},
+                 identity={"training.steps": 7})  # fmt: skip
     return tmp_path / "weights.safetensors"
 
 
@@ -86,10 +89,13 @@ def test_half_keeps_whole_numbers_whole(tmp_path):
 
 
 def test_the_file_says_what_it_is(path):
+    seal = read_metadata(path)["sha256"]
     assert read_metadata(path) == {
         "kind": "toy",
         "config": {"width": 6, "rate": 0.1, "channels": [2, 3]},
         "card": {"seed": 1, "seconds": 2.5},
+        "identity": {"training.steps": 7},
+        "sha256": hashlib.sha256(path.read_bytes().replace(seal.encode(), b"0" * 64)).hexdigest(),
     }
 
 
@@ -127,7 +133,7 @@ def test_another_kind_is_an_error(path):
     [
         ({"rate": 0.2}, r"rate was 0\.1, now 0\.2"),
         ({"channels": (2, 4)}, r"channels was \[2, 3\], now \[2, 4\]"),
-        ({"depth": 3}, "depth was None, now 3"),
+        ({"depth": 3}, "depth was absent, now 3"),
     ],
 )
 def test_another_config_is_named_field_by_field(path, change, words):
@@ -135,7 +141,7 @@ def test_another_config_is_named_field_by_field(path, change, words):
 
 
 def test_a_field_that_is_gone_is_named_too(path):
-    refused(path, r"rate was 0\.1, now None", config={k: v for k, v in CONFIG.items() if k != "rate"})
+    refused(path, r"rate was 0\.1, now absent", config={k: v for k, v in CONFIG.items() if k != "rate"})
 
 
 def test_missing_and_unexpected_names_are_counted_and_named(path):
@@ -174,8 +180,8 @@ def test_another_format_is_never_unpickled(path, content):
 
 def test_someone_elses_safetensors_is_an_error(path):
     save_file(Model(1).state_dict(), path)
-    refused(path, "was not written by visdec_lite: its format is None")
-    save_file(Model(1).state_dict(), path, metadata={"format": "pt"})
+    refused(path, "carries no SHA-256: it was not written by this version of visdec_lite")
+    write_tensors(path, Model(1).state_dict(), {"format": "pt"})
     refused(path, "its format is 'pt'")
 
 
@@ -188,7 +194,7 @@ def test_a_failing_save_leaves_the_old_file(path, monkeypatch):
         raise OSError("no space left on device")
 
     before = path.read_bytes()
-    monkeypatch.setattr(checkpoints, "save_file", fails)
+    monkeypatch.setattr(sealed, "save_file", fails)
     with pytest.raises(OSError, match="no space left"):
         save_weights(path, Model(3), "toy", CONFIG)
     assert path.read_bytes() == before
