@@ -451,6 +451,26 @@ def test_lab_opens_lesson_00_and_hands_options_on(app, folder, monkeypatch):
     assert "--LabApp.default_url=/lab/tree/00_passes.ipynb" in command
     assert "--ServerApp.kernel_spec_manager_class=visdec_lite.kernels.ThisPython" in command
     assert f"--ServerApp.root_dir={folder}" in command and Path(data).is_absolute()
+    assert "cannot be written" not in done.output
+
+
+def test_lab_does_without_a_home_folder(app, folder, monkeypatch):
+    seen = []
+
+    class Started:
+        def __init__(self, command, env):
+            places = {env[name] for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR")}
+            seen.extend([*places, *map(os.path.isdir, places)])
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    done = CliRunner().invoke(app, ["lab", "--folder", str(folder)])
+    assert done.exit_code == 0 and "/proc/nowhere cannot be written: what JupyterLab keeps for you" in done.output
+    (place, was_there) = seen
+    assert was_there and not os.path.exists(place), "gone afterwards"
 
 
 def test_without_the_notebook_tools_the_way_out_is_said(app, folder, monkeypatch):

@@ -9,13 +9,14 @@ import subprocess
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
 from visdec_lite.files import data_home
-from visdec_lite.own_python import environment, python_module
+from visdec_lite.own_python import can_write, elsewhere, environment, python_module, user_home
 from visdec_lite.teaching.executed import table
 from visdec_lite.teaching.notebooks import find_lessons
 from visdec_lite.teaching.runner import TIMEOUT, run_lessons
@@ -91,12 +92,17 @@ def lab(context: typer.Context, folder: Folder = None) -> None:
     _need("jupyterlab")
     # kernels work where the notebook lies; data sets stay where this command was given
     variables = environment(VISDEC_DATA=str(data_home().resolve()))
-    process = subprocess.Popen(lab_command(folder, context.args), env=variables)
-    while True:
-        try:
-            raise typer.Exit(process.wait())
-        except KeyboardInterrupt:  # JupyterLab hears it too, and asks whether it is meant
-            continue
+    command = lab_command(folder, context.args)
+    with TemporaryDirectory(prefix="visdec-lab-") as scratch:
+        if not can_write(user_home()):
+            typer.echo(f"{user_home()} cannot be written: what JupyterLab keeps for you is kept for this session only")
+            variables |= elsewhere(scratch)
+        process = subprocess.Popen(command, env=variables)
+        while True:
+            try:
+                raise typer.Exit(process.wait())
+            except KeyboardInterrupt:  # JupyterLab hears it too, and asks whether it is meant
+                continue
 
 
 @teach.callback()

@@ -20,9 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from visdec_lite.files import atomic_path
+from visdec_lite.own_python import elsewhere
 from visdec_lite.teaching.notebooks import read_lesson
-
-PLACES = ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR")  # of the user; a lesson has its own
 
 
 def _execute(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def _main() -> None:
     threading.Thread(target=_stop_when_let_go, daemon=True).start()
     try:
         with TemporaryDirectory(prefix="visdec-lesson-") as scratch:
-            os.environ.update(dict.fromkeys(PLACES, scratch))
+            os.environ.update(elsewhere(scratch))
             report = _execute(order)
     except KeyboardInterrupt:
         sys.exit(130)
