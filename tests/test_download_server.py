@@ -99,6 +99,12 @@ def test_a_file_arrives_whole_and_is_recorded(server, home, impatient, slept):
     assert path.stat().st_mode == (home / "plain").stat().st_mode, "as any file, not private"
 
 
+def test_a_data_home_of_any_name_is_taken_as_it_stands(server, tmp_path, impatient):
+    home = tmp_path.joinpath("{course}", "{0} 100% $HOME ~ #1 ;é☂", "'quoted\"\n<b>&amp;")
+    assert get(server, home, impatient).read_bytes() == CONTENT
+    assert list(Ledger(home).records()) == ["set/a.bin"] and [path.name for path in tmp_path.iterdir()] == ["{course}"]
+
+
 def test_what_is_there_and_good_is_not_downloaded_again(server, home, impatient):
     get(server, home, impatient)
     get(server, home, impatient)
