@@ -25,6 +25,7 @@ from visdec_lite.comparison.runner import run_cells
 from visdec_lite.comparison.scores import Pictures
 from visdec_lite.comparison.tables import Row, Unit
 from visdec_lite.datasets import simulated
+from visdec_lite.files import read_json, write_json
 from visdec_lite.identity import flat
 from visdec_lite.presets import preset, preset_for_comparison
 
@@ -550,7 +551,7 @@ def test_cells_of_other_data_are_not_compared(small, tmp_path):
     settings = settings_with()
     run_cells(settings, tmp_path, workers=0)
     path = tmp_path / "cells/ridge/subject1-seed0/cell.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "f" * 64}))
+    write_json(path, read_json(path) | {"fingerprint": "f" * 64})
     with pytest.raises(
         ValueError, match="ridge, subject 1, fold None learnt from data ffffffffffff, other methods from"
     ):

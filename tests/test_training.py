@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from visdec_lite import sealed, training
-from visdec_lite.checkpoints import NAME, read_checkpoint
+from visdec_lite.checkpoints import NAME, read_checkpoint, write_checkpoint
 from visdec_lite.training import (
     TrainingConfig,
     TrainingInterrupted,
@@ -422,6 +422,31 @@ def test_not_finite_loss_stops_before_the_update():
     with pytest.raises(FloatingPointError, match=r"step 1 is not finite: terms {'loss': nan.*lower learning_rate"):
         run(model, CONFIG, data=data)
     assert_identical(before, model.state_dict())
+
+
+def test_not_finite_validation_is_an_error_as_in_training(tmp_path):
+    looks = iter([0.5, math.nan])
+    config = replace(CONFIG, validate_every=4, checkpoint_every=4)
+    with pytest.raises(FloatingPointError, match=r"validation after step 8 is not finite: {'loss': nan}"):
+        run(small_model(), config, out_dir=tmp_path, validate_fn=lambda model: {"loss": next(looks)})
+    assert read_checkpoint(tmp_path / NAME)["step"] == 4
+
+
+def test_a_checkpoint_beyond_the_last_step_is_refused(tmp_path):
+    """It would train for ever: a step that is never equal to the number of steps."""
+    run(small_model(), CONFIG, out_dir=tmp_path)
+    state = read_checkpoint(tmp_path / NAME)
+    for step in (13, -1):
+        write_checkpoint({**state, "step": step}, tmp_path / NAME)
+        with pytest.raises(ValueError, match=rf"is at step {step}, of a run of 12 steps; delete it"):
+            run(small_model(), CONFIG, out_dir=tmp_path)
+
+
+def test_what_accelerate_was_configured_to_compile_changes_nothing(monkeypatch, caplog):
+    plain = weights_after(CONFIG)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "AOT_EAGER")
+    assert_identical(plain, weights_after(CONFIG))
+    assert "ACCELERATE_DYNAMO_BACKEND=aot_eager is ignored" in caplog.text
 
 
 # --- choices ----------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -68,7 +69,10 @@ def write_tensors(
 
 @contextmanager
 def open_tensors(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """A sealed file as `safetensors.safe_open` gives it, once all its bytes were found to be those written.
+    """A sealed file as `safetensors.safe_open` gives it; what is read counts once the block has ended without an error.
+
+    Another thread reads every byte meanwhile, so that checking costs hardly any time: take tensors out, and use them
+    after the block.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -80,13 +84,16 @@ def open_tensors(path: str | os.PathLike[str]) -> Iterator[Any]:
         file = safe_open(str(path), framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error}); {ANEW}") from error
-    with file:
+    with file, ThreadPoolExecutor(1) as other:
         seal = (file.metadata() or {}).get("sha256")
         if seal is None:
             raise ValueError(f"{path} carries no SHA-256: it was not written by this version of visdec_lite; {ANEW}")
-        if _digest(Path(path), seal)[0] != seal:
-            raise ValueError(f"{path} is damaged: its bytes do not fit the SHA-256 that it carries; {ANEW}")
-        yield file
+        found = other.submit(_digest, Path(path), seal)
+        try:
+            yield file
+        finally:  # damage is the better reason for whatever went wrong in the block
+            if found.result()[0] != seal:
+                raise ValueError(f"{path} is damaged: its bytes do not fit the SHA-256 that it carries; {ANEW}")
 
 
 def cached(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

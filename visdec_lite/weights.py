@@ -99,9 +99,9 @@ def load_weights(
             if tensor.shape != wanted[name].shape:
                 raise ValueError(f"{path}: {name} is {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}")
             _expect_finite(tensor, f"{path}: {name}", "train these weights anew")
-        with torch.no_grad():
-            for name, tensor in wanted.items():
-                tensor.copy_(tensors[name])
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(tensors[name])
     return metadata["card"]
 
 
