@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import io
 import math
+import numbers
 import os
+import reprlib
+import sys
 import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -280,6 +283,7 @@ def score_chart(
         over: what the intervals are over, in words.
         panel_columns: panels side by side; 1 or 2 suit a phone.
     """
+    check_scores(methods)
     names = metric_names(methods)
     if not names:
         raise ValueError(f"{len(methods)} methods hold 0 scores; at least 1 score is needed, see metrics.evaluate")
@@ -436,13 +440,47 @@ def method_styles(methods: Sequence[str] | Mapping[str, Any]) -> dict[str, tuple
     return {name: METHOD_STYLES.get(name) or spare[name] for name in methods}
 
 
+def check_scores(methods: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Refuse what are no scores as in metrics.json, before anything is drawn.
+
+    Raises:
+        ValueError: with the name of the first that is none, what stands there and what should.
+    """
+
+    def expect(name: str, found: Any, right: bool, wanted: str) -> None:
+        if not right:
+            raise ValueError(f"{name} is {reprlib.repr(found)}, expected {wanted}; see metrics.evaluate")
+
+    expect("methods", methods, isinstance(methods, Mapping), "method -> metric -> score")
+    for method, scores in methods.items():
+        expect(method, scores, isinstance(scores, Mapping), "metric -> score")
+        for metric, score in scores.items():
+            name = f"{method}/{metric}"
+            expect(name, score, score is None or isinstance(score, Mapping), '{"value", "ci95", "chance"}')
+            value, interval, chance = ((score or {}).get(part) for part in ("value", "ci95", "chance"))
+            expect(f"value of {name}", value, value is None or is_number(value), "a number or None")
+            expect(f"chance of {name}", chance, chance is None or is_finite(chance), "a finite number or None")
+            pair = isinstance(interval, Sequence) and len(interval) == 2 and all(map(is_finite, interval))
+            right = interval is None or (pair and interval[0] <= interval[1])
+            expect(f"ci95 of {name}", interval, right, "[low, high], finite, or None")
+
+
+def is_number(value: Any) -> bool:
+    """A real number, NaN and infinity too; True and False are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    return is_number(value) and abs(value) <= sys.float_info.max
+
+
 def score_value(score: Mapping[str, Any] | None, name: str) -> float | None:
     """The value of a score, None where it is missing or not a finite number."""
     if not score:
         return None
     if "value" not in score:
         raise ValueError(f'{name} has {sorted(score)}, expected {{"value", "ci95", "chance"}}: Score.as_dict()')
-    return score["value"] if score["value"] is not None and math.isfinite(score["value"]) else None
+    return score["value"] if is_finite(score["value"]) else None
 
 
 def loss_of(history: Sequence[Mapping[str, Any]], split: str) -> tuple[np.ndarray, np.ndarray]:
