@@ -98,9 +98,9 @@ def test_equal_images_are_one_stimulus_across_splits(columns, rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": np.zeros(3, int)}, "3 labels for 10 rows of voxels in 'train'"),
-        ({"labels": np.zeros(10)}, "labels of 'train' is float64, expected integers"),
-        ({"labels": np.full(10, -1)}, "a label is below 0"),
+        ({"labels": np.zeros(3, int)}, "3 labels of 'train' for 10 rows of voxels"),
+        ({"labels": np.full(10, 0.5)}, "labels of 'train' are float64, expected whole numbers"),
+        ({"labels": np.full(10, -1)}, "a label of 'train' is below 0"),
         ({"voxels": np.zeros((0, 6))}, r"voxels of 'train' are float64 \(0, 6\)"),
         ({"voxels": np.ones((10, 6))}, "all 6 voxels are constant"),
         ({"voxels": np.random.rand(10, 5)}, "different numbers of voxels: {'train': 5, 'test': 6}"),
@@ -120,12 +120,12 @@ def test_other_bad_requests(columns):
         from_arrays(train, test, zscore="all")
     with pytest.raises(ValueError, match=r"ROI 'V1' is bool \(5,\), expected a boolean mask of shape \(6,\)"):
         from_arrays(train, test, rois={"V1": np.ones(5, bool)})
-    with pytest.raises(ValueError, match=r"label 3 has no name: 2 category_names"):
+    with pytest.raises(ValueError, match=r"label 3 of 'train' has no name: 2 category_names"):
         from_arrays({**train, "labels": np.full(10, 3)}, test, category_names=("a", "b"))
     with pytest.raises(ValueError, match="1 training stimuli are too few to set 1 aside"):
         from_arrays({"voxels": np.random.rand(4, 6), "stimulus": np.zeros(4, int)}, test)
     test["voxels"][0, 0] = np.nan
-    with pytest.raises(ValueError, match="1 of 6 voxels hold NaN"):
+    with pytest.raises(ValueError, match="1 of 6 voxels of 'test' hold NaN"):
         from_arrays(train, test)
 
 
@@ -166,7 +166,7 @@ def test_flat_pictures_are_told_apart_by_colour():
     red[..., 0], blue[..., 2] = 255, 255
     assert len(find_leaks(red, blue)) == 0
     grey = np.full((1, 10, 10, 3), 90, np.uint8)
-    assert np.isfinite(thumbnails(grey)).all()
+    assert np.isfinite(thumbnails(grey, side=10)).all()
 
 
 def test_fingerprint_follows_the_numbers(columns):

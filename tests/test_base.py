@@ -85,7 +85,7 @@ def test_split_is_frozen(rng):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"voxels": np.zeros((0, 5), np.float32)}, "0 trials, at least 1"),
+        ({"voxels": np.zeros((0, 5), np.float32)}, "0 trials and 5 voxels, expected at least 1 of each"),
         ({"voxels": np.zeros(6, np.float32)}, r"\(trials, voxels\)"),
         ({"labels": np.arange(4)}, "4 labels for 6 rows"),
         ({"run": np.arange(7)}, "7 run for 6 rows"),

@@ -315,3 +315,54 @@ def test_voxels_without_signal_are_left_out_and_counted(root, caplog):
         dataset = load(root)
     assert "left out 1 of 19 voxels" in caplog.text
     assert dataset.num_voxels == 18 and dataset.rois["LOC"].sum() == 3
+
+
+# Lists and numbers of other machines
+
+
+def test_big_endian_responses_give_the_same(root):
+    expected = load(root)
+    for file in root.rglob("*.npy"):
+        np.save(file, np.load(file).astype(">f8"))
+    assert np.array_equal(load(root)["test"].voxels, expected["test"].voxels)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"a.jpg\nb\xe9.jpg\nc.jpg\n", r"run02\.txt, line 2, column 2: byte 0xe9 is not UTF-8"),
+        (b"\xff\xfea\0.\0j\0p\0g\0", r"run02\.txt, line 1, column 1: byte 0xff is not UTF-8 \(UTF-16\)"),
+        (b"a.jpg\nb\x00.jpg\nc.jpg\n", r"run02\.txt, line 2, column 2: U\+0000"),
+        (b"a.jpg\nb 2.jpg\nc.jpg\n", r"run02\.txt, line 2: 'b 2\.jpg' is no name of one picture"),
+        (b"", r"run02\.txt is empty \(0 bytes\)"),
+    ],
+)
+def test_damaged_lists_are_named_with_line_and_column(root, raw, message):
+    next(root.rglob("CSI_sess01_run02.txt")).write_bytes(raw)
+    with pytest.raises(ValueError, match=message):
+        load(root)
+
+
+def test_a_mark_at_the_start_and_foreign_line_ends_are_no_part_of_a_name(root):
+    expected = load(root)
+    file = next(root.rglob("CSI_sess01_run02.txt"))
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    found = load(root)
+    assert np.array_equal(found["train"].stimulus, expected["train"].stimulus)
+
+
+def test_responses_longer_than_their_header_says_are_refused(root):
+    file = beta_file(root)
+    file.write_bytes(file.read_bytes() + b"12345678")
+    with pytest.raises(
+        ValueError, match=r"LHLOC\.npy cannot be read as \.npy \(its header says .* 8 bytes more follow\)"
+    ):
+        load(root)
+
+
+def test_a_response_no_brain_gives_is_refused(root):
+    values = np.load(beta_file(root))
+    values[3, 1] *= 2.0**64
+    np.save(beta_file(root), values)
+    with pytest.raises(ValueError, match=r"1 of 72 values of .*LHLOC\.npy are beyond 1e\+06 \(first: .* at \(3, 1\)"):
+        load(root)

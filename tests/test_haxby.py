@@ -261,3 +261,29 @@ def test_recording_through_from_nifti(recorded):
         assert len(train) == 64 and len(test) == 32 and dataset.category_names == CATEGORIES
         score = RidgeClassifier(alpha=100).fit(train.voxels, train.labels).score(test.voxels, test.labels)
         assert score > least, f"{model}: {score:.2f} of 32 blocks; chance 0.125, standard error 0.06"
+
+
+def rewrite(file: Path, row: int, line: str) -> None:
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[:row], line, *lines[row + 1 :]]) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("None,0", None),
+        ("n/a,0", r"labels\.csv, line 8: a volume has no label; expected one, such as rest"),
+        ("cat,3", r"labels\.csv, line 9: run 0 goes on, after another"),
+        ("cat", r"labels\.csv, line 8: 1 cells, expected 2 as in line 1"),
+        ("cat,0.5", r"labels\.csv, line 8, column 'run': '0\.5' is not a whole number"),
+        ("c\x00at,0", r"labels\.csv, line 8, column 2: U\+0000"),
+        (",0", r"labels\.csv, line 8, column 'label': an empty cell"),
+    ],
+)
+def test_labels_are_words_and_runs_numbers(one_slice, line, message):
+    rewrite(one_slice / "labels.csv", 7, line)
+    if message is None:  # a word as any other, not a missing value
+        assert "None" in load(one_slice, test_runs=[3], val_fraction=0).category_names
+        return
+    with pytest.raises(ValueError, match=message):
+        load(one_slice, test_runs=[3])

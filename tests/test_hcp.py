@@ -536,7 +536,7 @@ def volume(files: list[Path], labels: Path) -> None:
         (other_atlas, "label 181 of .* is 'L_precuneus' on 2 vertices, expected V1 on 1 or more.*balsa"),
         (no_v4, "label 6 of .* is 'R_V4_ROI' on 0 vertices, expected V4"),
         (no_labels, "label 1 of .* is 'missing'"),
-        (cut_series, "cannot be read to its end .*download it anew"),
+        (cut_series, "cannot be read as a series to its end .*download it anew"),
         (text, "cannot be read as CIFTI-2 .*download it anew"),
         (volume, r"is no dense CIFTI-2 file \(its shape is \(2, 2, 2, 5\)\), expected .dtseries.nii"),
     ],
@@ -575,3 +575,23 @@ def test_without_nibabel_the_way_out_is_told(dense, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
     with pytest.raises(ImportError, match="nibabel, which is not installed: pip install nibabel"):
         prepare(files, out, labels=labels)
+
+
+@pytest.mark.parametrize("odd", [4.5, np.nan, 1e20])
+def test_labels_are_whole_numbers(dense, odd):
+    files, labels, out = dense
+    image = nibabel.load(labels)
+    values = np.array(image.dataobj)
+    values[0, 0] = odd
+    nibabel.save(Cifti2Image(values, image.header), labels.with_name("odd.dlabel.nii"))
+    with pytest.raises(ValueError, match=r"odd\.dlabel\.nii cannot be read as labels .*expected whole numbers"):
+        prepare(files, out, labels=labels.with_name("odd.dlabel.nii"))
+
+
+def test_a_flipped_bit_in_a_person_is_seen_while_converting(root):
+    file = root / PEOPLE[1] / hcp.FILE
+    raw = bytearray(file.read_bytes())
+    raw[300] ^= 4  # a number: without its check sum it would be another one
+    file.write_bytes(raw)
+    with pytest.raises(ValueError, match=rf"{PEOPLE[1]}.*cannot be read as .*(CRC-32|check sum).*V1\.npy"):
+        load(root)

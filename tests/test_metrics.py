@@ -386,8 +386,8 @@ def test_score_as_it_stands_in_metrics_json():
     ("made", "truth", "error", "words"),
     [
         (noise(3, 8, 8), noise(4, 8, 8), ValueError, "3 reconstructions for 4"),
-        (noise(4, 8, 8) / 255, noise(4, 8, 8), TypeError, "reconstructions are float64, expected uint8"),
-        (noise(4, 8, 8), noise(4, 8, 8).astype(int), TypeError, "truth are int64"),
+        (noise(4, 8, 8) / 255, noise(4, 8, 8), ValueError, "reconstructions are float64, expected uint8"),
+        (noise(4, 8, 8), noise(4, 8, 8).astype(int), ValueError, "truth are int64"),
         (noise(4, 8, 8), noise(4, 9, 8), ValueError, r"\(8, 8\) and truth \(9, 8\)"),
         (noise(4, 8, 8)[..., 0], noise(4, 8, 8), ValueError, "expected .n, samples, height, width, 3."),
         (noise(4, 8, 8)[:, None][:, :0], noise(4, 8, 8), ValueError, "samples >= 1"),
@@ -413,6 +413,10 @@ def test_other_errors():
         metrics.ssim(truth[:, :6], truth[:, :6])
     with pytest.raises(ValueError, match=r"\(4, 2, 3\), expected \(n, samples, n\)"):
         metrics.identification(np.zeros((4, 2, 3)))
+    with pytest.raises(ValueError, match="1 of 18 scores are NaN, expected none"):
+        metrics.identification(np.where(np.arange(18) == 3, np.nan, 0.5).reshape(3, 2, 3))
+    with pytest.raises(ValueError, match="probabilities are complex128, expected real numbers"):
+        n_way_top_k(np.ones((4, 10)) * 1j, np.arange(4), n_way=5)
     with pytest.raises(ValueError, match="NaN"):
         evaluate(truth, truth, classify=lambda x: np.full((len(x), 3), np.nan), generator=rng())
     with pytest.raises(ValueError, match=r"expected \(images, classes\)"):

@@ -188,10 +188,10 @@ def test_files_that_lie_are_refused(copy):
     good = path.read_text().splitlines()
     for text, message in (
         ("\n".join(good[:-3]), r"random_run07_label.csv has 37 rows for 40 volumes; get the files anew"),
-        ("\n".join(line[2:] for line in good), "is no table of integers|rows of 99 integers"),
+        ("\n".join(line[2:] for line in good), r"random_run07_label.csv, line 5: 99 cells, expected 100 as in line 1"),
         ("\n".join(["2" + good[0][2:], *good[1:]]), r"integers from -1 to 2, expected 100: 0 and 1, or -1 throughout"),
         ("\n".join(["0" + good[0][2:], *good[1:]]), r"expected 100: 0 and 1, or -1 throughout for rest"),
-        ("a,b\nc,d\n", "is no table of integers"),
+        ("a,b\nc,d\n", r"line 1, column '1': 'a' is not a whole number"),
     ):
         spoil(path, text)
         with pytest.raises(ValueError, match=message):

@@ -397,7 +397,7 @@ def test_files_that_lie_are_refused(session, tmp_path):
     options = {"test_runs": [0], "mask": full_mask()}
     raw = session["bold"][1].read_bytes()
     session["bold"][1].write_bytes(raw[: len(raw) // 2])
-    with pytest.raises(ValueError, match=r"run-2_bold.nii.gz ends early .*get the file anew"):
+    with pytest.raises(ValueError, match=r"run-2_bold.nii.gz cannot be read as a .gz file .*ended before.*get it anew"):
         from_nifti(session["bold"], session["events"], **options)
     session["bold"][1].write_bytes(gzip.compress(b"no image at all"))
     with pytest.raises(ValueError, match=r"run-2_bold.nii.gz cannot be read as an image"):
@@ -413,3 +413,96 @@ def test_files_that_lie_are_refused(session, tmp_path):
         read_events(tmp_path / "events.tsv")
     with pytest.raises(ValueError, match=r"no \['trial_type'\]"):
         read_events(pd.DataFrame({"onset": [1.0], "duration": [1.0]}))
+
+
+# ---- what other people's files are like ----
+
+
+def test_a_mask_of_one_volume_is_taken(session):
+    """As nilearn takes it: some programs write masks of shape (x, y, z, 1)."""
+    thick = nibabel.Nifti1Image(np.ones((*SHAPE, 1), np.uint8), AFFINE)
+    expected = from_nifti(session["bold"], session["events"], test_runs=[1], mask=full_mask())
+    for masks in ({"mask": thick}, {"rois": {"all": thick}}):
+        found = from_nifti(session["bold"], session["events"], test_runs=[1], **masks)
+        np.testing.assert_array_equal(found["test"].voxels, expected["test"].voxels)
+    np.testing.assert_array_equal(read_series(session["bold"][0], thick), read_series(session["bold"][0], full_mask()))
+    two = nibabel.Nifti1Image(np.ones((*SHAPE, 2), np.uint8), AFFINE)
+    with pytest.raises(ValueError, match=r"mask has shape \(4, 3, 2, 2\)"):
+        choose_voxels(as_image(np.zeros((3, 24))), two, None)
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8", "i2"])
+def test_big_endian_scans_give_the_same(session, tmp_path, kind):
+    def session_of(order: str) -> list[Path]:
+        paths = []
+        for run, path in enumerate(session["bold"]):
+            header = nibabel.Nifti1Header(endianness=order)
+            header.set_data_dtype(f"{order}{kind}")
+            header.set_xyzt_units("mm", "sec")
+            data = np.rint(100 * nibabel.load(path).get_fdata() - 49000).astype(f"{order}{kind}")
+            image = nibabel.Nifti1Image(data, AFFINE, header)
+            image.header.set_zooms((3, 3, 3, TR))
+            paths.append(tmp_path / f"{'big' if order == '>' else 'little'}-{run}.nii.gz")
+            nibabel.save(image, paths[-1])
+            assert nibabel.load(paths[-1]).header.endianness == order
+        return paths
+
+    little, big = (from_nifti(session_of(o), session["events"], test_runs=[1], mask=full_mask()) for o in "<>")
+    np.testing.assert_array_equal(little["test"].voxels, big["test"].voxels)
+    series = np.random.default_rng(0).normal(0, 1, (VOLUMES, 3)).astype(np.float32)
+    np.testing.assert_array_equal(
+        trial_responses(series.astype(">f4"), trials(), TR), trial_responses(series, trials(), TR)
+    )
+
+
+@pytest.mark.parametrize(
+    "runs", [["run-01"] * VOLUMES, np.full(VOLUMES, 1.5), np.full(VOLUMES, np.inf), [None] * VOLUMES, ["run-01"]]
+)
+def test_runs_are_whole_numbers(session, runs):
+    with pytest.raises(ValueError, match=r"runs is \S+ \[.*expected whole numbers, one a volume"):
+        from_nifti(session["bold"][0], session["events"], test_runs=[0], mask=full_mask(), runs=runs)
+
+
+@pytest.mark.parametrize("test_runs", [["run-01"], "run-01", ["run-01", 7], [1.5], [[1]], None, 7])
+def test_runs_that_are_not_there_are_refused(session, test_runs):
+    with pytest.raises(ValueError, match=r"test_runs is .*; expected some, but not all, of the runs \[0, 1, 2\]"):
+        from_nifti(session["bold"], session["events"], test_runs=test_runs, mask=full_mask())
+
+
+def test_a_run_of_one_trial_has_no_zscore_of_its_own(session):
+    lone = pd.read_csv(session["events"][0], sep="\t").iloc[:1]
+    tables = [lone, *session["events"][1:]]
+    with pytest.raises(ValueError, match=r"run 0 of subject 1 has 1 trial.*leave that run out, or use zscore='train'"):
+        from_nifti(session["bold"], tables, test_runs=[1], mask=full_mask(), zscore="runs")
+    assert len(from_nifti(session["bold"], tables, test_runs=[1], mask=full_mask(), val_fraction=0)["train"]) == 11
+
+
+def test_nothing_to_read_is_refused(session):
+    empty = nibabel.Nifti1Image(np.zeros((*SHAPE, 0), np.float32), AFFINE)
+    for bold, tables, message in (
+        ([], [], "0 images of BOLD given, expected one a run"),
+        (session["bold"], [], "0 tables of events for 3 runs"),
+        (
+            [empty, empty],
+            session["events"][:2],
+            r"BOLD has shape \(4, 3, 2, 0\), expected 4 dimensions, each 1 or more",
+        ),
+        ([as_image(np.ones((1, 24)))] * 2, session["events"][:2], "run 0: 1 volumes and 10 events, expected 2 or more"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_nifti(bold, tables, test_runs=[1], mask=full_mask(), tr=TR)
+    series = np.zeros((VOLUMES, 2))
+    with pytest.raises(ValueError, match="120 volumes and 0 events"):
+        trial_responses(series, trials()[:0], TR)
+    with pytest.raises(ValueError, match="0 labels given, expected one a volume"):
+        events_from_labels([], TR)
+    with pytest.raises(ValueError, match="BOLD has 1 volume, 2 or more are needed to detrend"):
+        read_series(as_image(np.ones((1, 24))), full_mask(), detrend=True)
+    assert block_numbers(np.array([])).shape == (0,)
+
+
+def test_a_duration_of_nothing_is_an_impulse(planted):
+    """The limit of ever shorter pictures; nilearn's warning of it is no news."""
+    events = trials()
+    shapes = [trial_design(events.assign(duration=d), VOLUMES, TR)["trial 00000"].to_numpy() for d in (0.0, 0.1)]
+    assert np.corrcoef(*shapes)[0, 1] > 0.99

@@ -87,7 +87,7 @@ def test_zscore_runs_errors(rng):
     voxels = rng.normal(size=(4, 3))
     with pytest.raises(ValueError, match="run 7 has 1 trial"):
         zscore_runs(voxels, np.array([0, 0, 0, 7]))
-    with pytest.raises(ValueError, match="3 run numbers for 4 trials"):
+    with pytest.raises(ValueError, match="3 run numbers for 4 rows"):
         zscore_runs(voxels, np.zeros(3))
     voxels[:2, 2] = 5
     with pytest.raises(ValueError, match="1 of 3 voxels in run 0"):
@@ -181,7 +181,7 @@ def test_as_uint8_rgb_never_guesses():
         as_uint8_rgb(np.full((1, 2, 2), np.nan), value_range=(0, 1))
     with pytest.raises(ValueError, match="black < white"):
         as_uint8_rgb(dark, value_range=(1, 1))
-    with pytest.raises(ValueError, match=r"shape \(1, 2, 2, 4\)"):
+    with pytest.raises(ValueError, match=r"images are float64 \(1, 2, 2, 4\)"):
         as_uint8_rgb(np.ones((1, 2, 2, 4)), value_range=(0, 1))
 
 
@@ -202,9 +202,9 @@ def test_channels_stay_channels(rng):
 def test_to_uint8_clips_and_refuses_nan():
     overshoot = torch.tensor([-3.0, 3.0, 0.0]).reshape(1, 3, 1, 1).requires_grad_()
     assert to_uint8(overshoot).ravel().tolist() == [0, 255, 128]
-    with pytest.raises(ValueError, match="12 of 12 pixel values are NaN"):
+    with pytest.raises(ValueError, match="12 of 12 pixel values are NaN or infinite"):
         to_uint8(torch.full((1, 3, 2, 2), float("nan")))
-    with pytest.raises(ValueError, match=r"expected \(n, 3, height, width\)"):
+    with pytest.raises(ValueError, match=r"expected floats \(n, 3, height, width\)"):
         to_uint8(torch.zeros(1, 2, 2, 3))
     with pytest.raises(ValueError, match=r"float64.*expected uint8.*as_uint8_rgb"):
         to_model_range(np.zeros((1, 2, 2, 3)))

@@ -269,3 +269,19 @@ def test_no_scan_is_made_up(dataset, rois, rng, tmp_path):
     with pytest.raises(ValueError, match="data set 'god' is of real people"):
         write_nifti(real, Path(tmp_path / "new"), runs={"train": [0]}, rng=rng)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("runs", [["run-01"], {}, None])
+def test_runs_to_write_are_named_by_split(dataset, tmp_path, runs):
+    with pytest.raises(ValueError, match=r"runs is .*, expected split -> numbers of its runs, such as"):
+        write_nifti(dataset, tmp_path, runs=runs, rng=np.random.default_rng(0))
+
+
+def test_runs_to_write_are_numbers(dataset, tmp_path):
+    with pytest.raises(ValueError, match=r"split 'train' has no run 'run-01'; it has"):
+        write_nifti(dataset, tmp_path, runs={"train": ["run-01"]}, rng=np.random.default_rng(0))
+
+
+def test_a_run_of_no_events_is_refused():
+    with pytest.raises(ValueError, match="0 events to scan, expected 1 or more"):
+        scan(np.zeros((0, 4)), {"V1": np.ones(4, bool)}, schedule(0), rng=np.random.default_rng(0))

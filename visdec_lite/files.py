@@ -22,6 +22,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+LEDGER = "downloads.lock.json"  # in the data home: what was downloaded, with its SHA-256
 LEFT_OVER = 3600.0  # seconds after which a temporary file is no longer anybody's
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LOCKED_UP = {errno.EACCES, errno.EPERM, errno.EROFS}

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+
+if TYPE_CHECKING:  # a list of data sets does not wait for torch
+    from torch import Tensor, nn
 
 BLOCK = 1 << 26  # bytes of a memory map that are read at once
 
@@ -69,11 +70,14 @@ def fingerprint_of(rows: Any) -> str:
     Returns:
         Shape in words and the first 16 digits, such as "(4800, 1600) 9f3c0d5e6a7b8c9d".
     """
-    if not isinstance(rows, Tensor | np.ndarray):
+    if hasattr(rows, "content"):
         return f"{tuple(rows.shape)} {rows.content[:16]}"
-    values = rows.detach().cpu() if isinstance(rows, Tensor) else rows
-    if isinstance(values, Tensor):
-        values = (values.view(torch.uint8) if values.dtype is torch.bfloat16 else values).numpy()
+    values = rows
+    if hasattr(rows, "detach"):
+        import torch
+
+        values = rows.detach().cpu()
+        values = (values.view(torch.int16) if values.dtype is torch.bfloat16 else values).numpy()
     digest = hashlib.sha256(str(rows.dtype).removeprefix("torch.").encode())
     values = values.reshape(-1) if values.ndim == 0 else values
     step = max(1, BLOCK // max(1, values[:1].nbytes))

@@ -27,6 +27,7 @@ from einops import rearrange
 from visdec_lite.perceptual import Features, feature_matrices
 from visdec_lite.pixels import Measure, compare
 from visdec_lite.statistics import bootstrap_interval
+from visdec_lite.validation import as_array
 
 DISTANCES = ("mse", "lpips")  # lower is better
 BOUNDS = {"pcc": (-1.0, 1.0), "ssim": (-1.0, 1.0), "lpips": (0.0, 4.0)}  # least and greatest; (0, 1) for the others
@@ -83,7 +84,7 @@ def n_way_top_k(
     Returns:
         Accuracy in 0..1, averaged over samples (and trials), float64, shape (n,). Guessing scores k / n.
     """
-    scores = np.asarray(probabilities, dtype=np.float64)
+    scores = _real(probabilities, "probabilities")
     scores = scores[:, None] if scores.ndim == 2 else scores
     _check_scores(scores, true_class, n_way, top_k)
     classes = scores.shape[-1]
@@ -145,6 +146,7 @@ def feature_identification(reconstructions: np.ndarray, truth: np.ndarray, featu
 
 def identification(scores: np.ndarray, *, higher_is_better: bool = True) -> np.ndarray:
     """Identification from a matrix (n, samples, n) as `score_matrix` gives it: shape (n,), 0..1, chance 0.5."""
+    scores = _real(scores, "scores")
     if scores.ndim != 3 or scores.shape[0] != scores.shape[2]:
         raise ValueError(f"scores have shape {scores.shape}, expected (n, samples, n): every sample, every true image")
     n = len(scores)
@@ -259,15 +261,20 @@ def evaluate(
 
 
 def _classify(classify: Callable[[np.ndarray], Any], images: np.ndarray) -> np.ndarray:
-    answer = classify(images)
-    if hasattr(answer, "detach"):  # a torch tensor, perhaps on a GPU or with a gradient
-        answer = answer.detach().cpu().double()
-    scores = np.asarray(answer, dtype=np.float64)
+    scores = _real(classify(images), "scores of classify, which is given uint8 in 0..255,")
     if scores.ndim != 2 or len(scores) != len(images):
         raise ValueError(f"classify gave {scores.shape} for {len(images)} images, expected (images, classes)")
-    if np.isnan(scores).any():
-        raise ValueError(f"classify gave {np.isnan(scores).sum()} NaN; it is given uint8 in 0..255")
     return scores
+
+
+def _real(values: Any, what: str) -> np.ndarray:
+    """Scores in an array, list or tensor as float64, none NaN: compared with NaN, everything would be worse."""
+    array = as_array(values, what)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{what} are {array.dtype}, expected real numbers")
+    if np.isnan(array).any():
+        raise ValueError(f"{np.isnan(array).sum()} of {array.size} {what} are NaN, expected none")
+    return array.astype(np.float64, copy=False)
 
 
 def _check_scores(scores: np.ndarray, true_class: np.ndarray, n_way: int, top_k: int) -> None:
@@ -282,8 +289,6 @@ def _check_scores(scores: np.ndarray, true_class: np.ndarray, n_way: int, top_k:
         )
     if n and not 0 <= true_class.min() <= true_class.max() < classes:
         raise ValueError(f"true_class runs {true_class.min()}..{true_class.max()}, expected 0..{classes - 1}")
-    if np.isnan(scores).any():
-        raise ValueError(f"{np.isnan(scores).sum()} of {scores.size} probabilities are NaN, expected none")
     if not 2 <= n_way <= classes:
         raise ValueError(f"{n_way}-way needs 2..{classes} of {classes} classes; pass n_way={classes} or less")
     if not 1 <= top_k <= n_way:
@@ -295,7 +300,10 @@ def _check_images(reconstructions: np.ndarray, truth: np.ndarray) -> tuple[np.nd
     for name, images in (("reconstructions", reconstructions), ("truth", truth)):
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
             kind = getattr(images, "dtype", type(images).__name__)
-            raise TypeError(f"{name} are {kind}, expected uint8 in 0..255; see preprocessing.to_uint8")
+            raise ValueError(
+                f"{name} are {kind}, expected uint8 in 0..255; state what black and white are in them: "
+                "preprocessing.as_uint8_rgb(images, value_range=(0, 1)); of a model's: preprocessing.to_uint8"
+            )
     if truth.ndim != 4 or truth.shape[-1] != 3 or 0 in truth.shape:
         raise ValueError(f"truth has shape {truth.shape}, expected (n, height, width, 3), nothing empty")
     if reconstructions.ndim == 4:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from visdec_lite.datasets.base import BrainDataset, Split
+from visdec_lite.validation import as_array
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,10 @@ def paired_splits(dataset: BrainDataset) -> tuple[Split, Split]:
 
 def check_matrix(values: np.ndarray, name: str) -> np.ndarray:
     """A finite table as float64, shape (rows, columns)."""
-    matrix = np.asarray(values, dtype=np.float64)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"{name} have shape {matrix.shape}, expected (trials, columns), nothing empty")
+    matrix = as_array(values, name)
+    if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "fiu":
+        raise ValueError(f"{name} are {matrix.dtype} {matrix.shape}, expected (trials, columns), nothing empty")
+    matrix = matrix.astype(np.float64, copy=False)
     finite = np.isfinite(matrix)
     if not finite.all():
         raise ValueError(

@@ -3,7 +3,7 @@
 Enters: voxels as recorded, with what is known of each row. Leaves: a `BrainDataset`. Every loader of recorded data ends
 here, so that voxels are dropped, z-scored and set aside, and leaks looked for, in one place and one way:
 
-    regions -> voxels without signal in train dropped -> val set aside -> z-scored -> leak check
+    regions -> val set aside -> voxels without signal in train dropped -> z-scored -> leak check
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from visdec_lite.datasets.base import BrainDataset, Split
 from visdec_lite.datasets.base import fingerprint as hash_of
 from visdec_lite.datasets.leaks import Leak, find_leaks, image_key
 from visdec_lite.preprocessing import ZScore, roi_mask, valid_voxels, zscore_runs
+from visdec_lite.validation import expect_finite, one_a_trial, region_masks, rgb_images, voxel_table
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("voxels", "images", "labels", "stimulus", "subject", "run", "trial")
 OWN = "not stated; whoever recorded them decides"
 
-Columns = Mapping[str, np.ndarray]
+Columns = Mapping[str, np.ndarray]  # or lists or tensors, until `_checked`
 
 
 def from_arrays(
@@ -50,9 +51,11 @@ def from_arrays(
     Args:
         train, test: column name -> array of n rows. `voxels`, float (n, num_voxels), as recorded, is needed;
             `images` uint8 (n, height, width, 3), `labels`, `stimulus`, `subject`, `run` and `trial` (integers) may be
-            there. Without `stimulus`, equal images are one stimulus; without images, every row is its own.
+            there, as arrays, lists or tensors. Without `stimulus`, equal images are one stimulus; without images,
+            every row is its own.
         others: further splits by name, such as `pretrain` (unlabelled scans), `val` or `test_imagery`.
-        category_names: names of the labels; None numbers them.
+        category_names: names of the labels, which count from 0. None names the labels that occur by their number, and
+            numbers them anew from 0, in their order, where numbers between them are missing.
         rois: region -> boolean mask over voxels; None makes one region, "all".
         roi: keep only the voxels of these regions.
         zscore: "train" fits mean and spread of each voxel on train; "runs" gives every run its own, which removes
@@ -63,13 +66,14 @@ def from_arrays(
         fingerprint: hash of the files behind the arrays; None takes the hash of the arrays.
 
     Returns:
-        The data set. Voxels that are constant or not finite in any training row, or in a run that is z-scored by
-        itself, are left out, with their number in the log. Pictures of `test` that also stand in train are counted
-        in a warning.
+        The data set. Voxels that are constant or not finite in the training rows, with those set aside as `val` or
+        without, or in a run that is z-scored by itself, are left out, with their number in the log. Pictures of `test`
+        that also stand in train are counted in a warning.
 
     Raises:
-        ValueError: columns that are unknown, missing or of different lengths; voxel counts that differ between
-            splits; a run in both train and test under "runs"; nothing left to learn from.
+        ValueError: columns that are unknown, missing, of different lengths or of another kind; voxel counts that differ
+            between splits; a run in both train and test under "runs"; nothing left to learn from; labels without names;
+            pictures that are not squares of one size.
     """
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}, expected a share from 0 to below 1")
@@ -78,36 +82,44 @@ def from_arrays(
     tables = {
         split: _checked(split, columns) for split, columns in {"train": train, "test": test, **(others or {})}.items()
     }
-    rois = _checked_rois(tables, rois)
+    count = _voxel_count(tables)
+    rois = region_masks({"all": np.ones(count, dtype=bool)} if rois is None else rois, count)
     mark = fingerprint or _hash(tables)
     if roi is not None:
         keep = roi_mask(rois, [roi] if isinstance(roi, str) else list(roi))
         tables, rois = _take(tables, rois, keep)
-    tables, rois = _drop_silent(tables, rois, by_run=zscore == "runs")
     _number_stimuli(tables)
+    set_aside = np.zeros(len(tables["train"]["voxels"]), dtype=bool)
+    if "val" not in tables and val_fraction > 0:
+        set_aside = _val_rows(tables["train"]["stimulus"], tables["train"].get("labels"), val_fraction, split_seed)
+    tables, rois = _drop_silent(tables, rois, ~set_aside, by_run=zscore == "runs")
+    for split, table in tables.items():
+        expect_finite(table["voxels"], f"voxels of {split!r}")
     if zscore == "runs":
         _refuse_shared_runs(tables)
         tables = {split: {**t, "voxels": zscore_runs(t["voxels"], _sessions(t))} for split, t in tables.items()}
-    if "val" not in tables and val_fraction > 0:
-        chosen = _val_rows(tables["train"]["stimulus"], tables["train"].get("labels"), val_fraction, split_seed)
+    if set_aside.any():
         everything = tables["train"]
-        tables["val"] = {column: values[chosen] for column, values in everything.items()}
-        tables["train"] = {column: values[~chosen] for column, values in everything.items()}
+        tables["val"] = {column: values[set_aside] for column, values in everything.items()}
+        tables["train"] = {column: values[~set_aside] for column, values in everything.items()}
     if zscore == "train":
         scale = ZScore.fit(tables["train"]["voxels"])
         tables = {split: {**t, "voxels": scale.apply(t["voxels"])} for split, t in tables.items()}
+    if category_names is None:
+        category_names = _name_labels(tables)
     splits = {split: Split(**{c: t.get(c) for c in COLUMNS}) for split, t in tables.items()}
-    _warn_of_leaks(name, splits)
-    return BrainDataset(
+    dataset = BrainDataset(
         name=name,
         splits=splits,
-        category_names=_names(category_names, splits),
+        category_names=category_names,
         rois=rois,
         simulated=simulated,
         licence=licence,
         citation=citation,
         fingerprint=mark,
     )
+    _warn_of_leaks(name, splits)
+    return dataset
 
 
 def refuse_copies(voxels: np.ndarray, file: Path) -> None:
@@ -137,40 +149,30 @@ def _checked(split: str, columns: Columns) -> dict[str, np.ndarray]:
     if unknown or "voxels" not in columns:
         what = f"unknown columns {unknown}" if unknown else "no column 'voxels'"
         raise ValueError(f"{split!r} has {what}; a split has voxels and may have {', '.join(COLUMNS[1:])}")
-    table = {column: np.asarray(values) for column, values in columns.items() if values is not None}
-    voxels = table["voxels"]
-    if voxels.ndim != 2 or voxels.dtype.kind not in "fiu" or len(voxels) == 0:
-        raise ValueError(
-            f"voxels of {split!r} are {voxels.dtype} {voxels.shape}, expected numbers (trials >= 1, voxels)"
-        )
+    table = {column: values for column, values in columns.items() if values is not None}
+    voxels = table["voxels"] = voxel_table(table["voxels"], f"voxels of {split!r}")
+    if len(voxels) == 0:
+        raise ValueError(f"voxels of {split!r} are {voxels.dtype} {voxels.shape}, expected at least 1 trial")
     for column, values in table.items():
-        if len(values) != len(voxels):
-            raise ValueError(
-                f"{len(values)} {column} for {len(voxels)} rows of voxels in {split!r}; every trial needs one"
-            )
-        if column not in ("voxels", "images"):
-            if values.dtype.kind not in "iu":
-                raise ValueError(f"{column} of {split!r} is {values.dtype}, expected integers, one a trial")
-            table[column] = values.astype(np.int64)
+        what = f"{column} of {split!r}"
+        if column == "images":
+            table[column] = rgb_images(values, what)
+            if len(table[column]) != len(voxels):
+                raise ValueError(f"{len(table[column])} {what} for {len(voxels)} rows of voxels; every trial needs one")
+        elif column != "voxels":
+            table[column] = one_a_trial(values, len(voxels), what)
     n = len(voxels)
     defaults = {"subject": np.ones(n, np.int64), "run": np.zeros(n, np.int64), "trial": np.arange(n, dtype=np.int64)}
     return {**defaults, **table}
 
 
-def _checked_rois(tables: Mapping[str, Columns], rois: Mapping[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+def _voxel_count(tables: Mapping[str, Columns]) -> int:
     counts = {split: table["voxels"].shape[1] for split, table in tables.items()}
     if len(set(counts.values())) > 1:
         raise ValueError(
             f"splits have different numbers of voxels: {counts}; expected the same voxels in the same order"
         )
-    count = counts["train"]
-    rois = {"all": np.ones(count, dtype=bool)} if rois is None else {n: np.asarray(mask) for n, mask in rois.items()}
-    for region, mask in rois.items():
-        if mask.dtype != bool or mask.shape != (count,):
-            raise ValueError(
-                f"ROI {region!r} is {mask.dtype} {mask.shape}, expected a boolean mask of shape ({count},)"
-            )
-    return rois
+    return counts["train"]
 
 
 def _take(
@@ -182,13 +184,24 @@ def _take(
 
 
 def _drop_silent(
-    tables: Mapping[str, Columns], rois: Mapping[str, np.ndarray], by_run: bool
+    tables: Mapping[str, Columns], rois: Mapping[str, np.ndarray], learning: np.ndarray, by_run: bool
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Leave out voxels that have no z-score. What is broken in the other splits is an error of `Split`, not dropped."""
-    keep = valid_voxels(tables["train"]["voxels"])
+    """Leave out voxels that have no z-score, in train or in its rows to learn from, the mask `learning`.
+
+    What is broken in the other splits is an error, not dropped.
+    """
+    voxels = tables["train"]["voxels"]
+    keep = valid_voxels(voxels) & valid_voxels(voxels[learning])
     if by_run:
         for table in tables.values():
             sessions = _sessions(table)
+            counts = np.bincount(sessions)
+            if counts.min() < 2:
+                row = int(np.flatnonzero(sessions == counts.argmin())[0])
+                raise ValueError(
+                    f"run {table['run'][row]} of subject {table['subject'][row]} has 1 trial, z-scoring by run needs 2 "
+                    "or more for a spread; leave that run out, or use zscore='train'"
+                )
             for number in np.unique(sessions):
                 keep &= valid_voxels(table["voxels"][sessions == number])
     lost = int((~keep).sum())
@@ -218,7 +231,8 @@ def _refuse_shared_runs(tables: Mapping[str, Columns]) -> None:
 
 
 def _number_stimuli(tables: dict[str, dict[str, np.ndarray]]) -> None:
-    """Equal images get equal numbers, over all splits; rows without images get one each."""
+    """Equal images get equal numbers, over all splits; rows without images get one each. None is a number given."""
+    free = 1 + max((int(table["stimulus"].max()) for table in tables.values() if "stimulus" in table), default=-1)
     numbers: dict[object, int] = {}
     for split, table in tables.items():
         if "stimulus" in table:
@@ -226,7 +240,7 @@ def _number_stimuli(tables: dict[str, dict[str, np.ndarray]]) -> None:
         keys = (
             map(image_key, table["images"]) if "images" in table else ((split, i) for i in range(len(table["voxels"])))
         )
-        table["stimulus"] = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+        table["stimulus"] = np.array([numbers.setdefault(key, free + len(numbers)) for key in keys], dtype=np.int64)
 
 
 def _val_rows(stimulus: np.ndarray, labels: np.ndarray | None, fraction: float, seed: int) -> np.ndarray:
@@ -268,18 +282,23 @@ def _warn_of_leaks(name: str, splits: Mapping[str, Split]) -> None:
         )
 
 
-def _names(category_names: Sequence[str] | None, splits: Mapping[str, Split]) -> tuple[str, ...]:
-    labels = [split.labels for split in splits.values() if split.labels is not None]
-    highest = max((int(column.max()) for column in labels), default=-1)
-    if min((int(column.min()) for column in labels), default=0) < 0:
-        raise ValueError(
-            "a label is below 0; labels count from 0, and rows without a category belong in a split without labels"
+def _name_labels(tables: dict[str, dict[str, np.ndarray]]) -> tuple[str, ...]:
+    """Names of the labels that occur; labels become their places among them, so that a large one costs no more."""
+    labelled = [table for table in tables.values() if "labels" in table]
+    if not labelled:
+        return ()
+    occurring = np.unique(np.concatenate([table["labels"] for table in labelled]))
+    if occurring[0] >= 0 and occurring[-1] >= len(occurring):
+        for table in labelled:
+            table["labels"] = np.searchsorted(occurring, table["labels"])
+        logger.warning(
+            "%d labels occur, from %d to %d: numbered anew, 0 to %d, and named by their old numbers",
+            len(occurring),
+            occurring[0],
+            occurring[-1],
+            len(occurring) - 1,
         )
-    if category_names is None:
-        return tuple(f"category {i}" for i in range(highest + 1))
-    if highest >= len(category_names):
-        raise ValueError(f"label {highest} has no name: {len(category_names)} category_names, counted from 0")
-    return tuple(category_names)
+    return tuple(f"category {label}" for label in occurring)
 
 
 def _hash(tables: Mapping[str, Columns]) -> str:
@@ -287,6 +306,6 @@ def _hash(tables: Mapping[str, Columns]) -> str:
         p
         for split, t in tables.items()
         for c, v in t.items()
-        for p in (f"{split}.{c}", np.ascontiguousarray(v).tobytes())
+        for p in (f"{split}.{c}", str(v.shape), np.ascontiguousarray(v).tobytes())
     ]
     return hash_of(*parts)

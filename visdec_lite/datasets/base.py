@@ -9,22 +9,19 @@ from `train`, every choice is made on `val`, `test` is opened once. Unlabelled s
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from visdec_lite.files import sha256_of
-
-if TYPE_CHECKING:
-    from visdec_lite.datasets.shards import Shards
+from visdec_lite.datasets.shards import Shards
+from visdec_lite.validation import expect_finite, one_a_trial, region_masks, rgb_images, voxel_table
 
 
 @dataclass(frozen=True)
 class Split:
     """Trials of one split; every array has the same number of rows.
+
+    Lists, tensors and other real numbers become what stands here; what cannot is refused, see `validation`.
 
     Attributes:
         voxels: z-scored responses, float32, shape (n, num_voxels); an array, or a pool on disk (`shards.Shards`).
@@ -43,27 +40,24 @@ class Split:
     trial: np.ndarray
 
     def __post_init__(self) -> None:
+        if not isinstance(self.voxels, Shards):  # a pool on disk was checked when it was written
+            voxels = voxel_table(self.voxels)
+            expect_finite(voxels)
+            object.__setattr__(self, "voxels", voxels.astype(np.float32, copy=False))
         n = len(self.voxels)
-        if n == 0:
-            raise ValueError("a split has 0 trials, at least 1 is needed; leave an empty split out of `splits`")
-        if self.voxels.ndim != 2:
-            raise ValueError(f"voxels have shape {self.voxels.shape}, expected (trials, voxels)")
-        for name in ("images", "labels", "stimulus", "subject", "run", "trial"):
-            column = getattr(self, name)
-            if column is not None and len(column) != n:
-                raise ValueError(f"{len(column)} {name} for {n} rows of voxels; every trial needs exactly one")
-        if isinstance(self.voxels, np.ndarray):  # a pool on disk was checked when it was written
-            bad = np.flatnonzero(~np.isfinite(self.voxels).all(axis=0))
-            if len(bad):
-                raise ValueError(
-                    f"{len(bad)} of {self.voxels.shape[1]} voxels hold NaN or infinity (first: column {bad[0]}); "
-                    "drop them before building the data set: preprocessing.valid_voxels(voxels)"
-                )
-        if self.images is not None and (self.images.dtype != np.uint8 or self.images.shape[3:] != (3,)):
+        if 0 in self.voxels.shape:
             raise ValueError(
-                f"images are {self.images.dtype} {self.images.shape}, expected uint8 (n, height, width, 3); "
-                "for images in [0, 1] or grey ones: preprocessing.as_uint8_rgb(images, value_range=(0, 1))"
+                f"a split of {n} trials and {self.voxels.shape[1]} voxels, expected at least 1 of each; leave an empty "
+                "split out of `splits`"
             )
+        for name in ("labels", "stimulus", "subject", "run", "trial"):
+            column = getattr(self, name)
+            if column is not None or name != "labels":
+                object.__setattr__(self, name, one_a_trial(column, n, name))
+        if self.images is not None:
+            object.__setattr__(self, "images", rgb_images(self.images))
+            if len(self.images) != n:
+                raise ValueError(f"{len(self.images)} images for {n} rows of voxels; every trial needs exactly one")
 
     def __len__(self) -> int:
         return len(self.voxels)
@@ -110,6 +104,11 @@ class BrainDataset:
     fingerprint: str = field(repr=False)
 
     def __post_init__(self) -> None:
+        names = self.category_names
+        listed = tuple(names) if np.iterable(names) and not isinstance(names, str) else (None,)
+        if not all(isinstance(name, str) for name in listed):
+            raise ValueError(f"category_names is {names!r}, expected several names, one a label: ('face', 'house')")
+        object.__setattr__(self, "category_names", listed)
         unlabelled = "pretrain" in self.splits and self.splits.keys() <= {"pretrain", "val"}
         for required in () if unlabelled else ("train", "test"):
             if required not in self.splits:
@@ -122,11 +121,27 @@ class BrainDataset:
                 raise ValueError(
                     f"split {name!r} has {split.voxels.shape[1]} voxels, {self._main} has {self.num_voxels}"
                 )
-        for name, mask in self.rois.items():
-            if mask.shape != (self.num_voxels,) or mask.dtype != bool:
-                raise ValueError(
-                    f"ROI {name!r} is {mask.dtype} {mask.shape}, expected a boolean mask of shape ({self.num_voxels},)"
-                )
+            if split.labels is not None:
+                self._expect_named(name, split.labels)
+        sizes = {name: split.images.shape[1:3] for name, split in self.splits.items() if split.images is not None}
+        if any(height != width for height, width in sizes.values()) or len(set(sizes.values())) > 1:
+            raise ValueError(
+                f"images measure {sizes} pixels, expected squares of one size; see preprocessing.pad_images and "
+                "preprocessing.resize_images"
+            )
+        object.__setattr__(self, "rois", region_masks(self.rois, self.num_voxels))
+
+    def _expect_named(self, split: str, labels: np.ndarray) -> None:
+        if labels.min() < 0:
+            raise ValueError(
+                f"a label of {split!r} is below 0; labels count from 0, and rows without a category belong in a split "
+                "without labels"
+            )
+        if labels.max() >= len(self.category_names):
+            raise ValueError(
+                f"label {labels.max()} of {split!r} has no name: {len(self.category_names)} category_names, counted "
+                "from 0"
+            )
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
@@ -162,8 +177,3 @@ def fingerprint(*parts: bytes | str) -> str:
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
     return digest.hexdigest()
-
-
-def files_fingerprint(files: Sequence[str | os.PathLike[str]]) -> str:
-    """Hash of the files' contents, in order."""
-    return fingerprint(*map(sha256_of, files))

@@ -30,8 +30,10 @@ from pathlib import Path
 import numpy as np
 
 from visdec_lite.datasets.arrays import from_arrays, refuse_copies
-from visdec_lite.datasets.base import BrainDataset, files_fingerprint
-from visdec_lite.datasets.photographs import PICKLED, find_photographs, read_photographs, warn_without
+from visdec_lite.datasets.base import BrainDataset, fingerprint
+from visdec_lite.datasets.photographs import find_photographs, read_photographs, warn_without
+from visdec_lite.datasets.recordings import reading, refuse_absurd, verified
+from visdec_lite.datasets.tables import read_lines
 from visdec_lite.files import data_folder
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,8 @@ def load(
     there = _tables(folder)
     betas = [_one(folder, there, BETAS.format(subject=subject, region=part)) for part in parts]
     lists = _lists(folder, there, subject)
+    marks = [path for path in there if path.name == REPEATED_LIST][:1]
+    hashes = verified([*betas, *lists, *marks], "bold5000")
     voxels, rois = _read_betas(betas, parts)
     names, run = _read_lists(lists)
     if len(names) != len(voxels):
@@ -107,7 +111,6 @@ def load(
             f"responses have {len(voxels)} trials, expected as many; complete the lists: {AGAIN}"
         )
     refuse_copies(voxels, betas[0].parent)
-    marks = [path for path in there if path.name == REPEATED_LIST][:1]
     shown = np.array([name.removeprefix("rep_") for name in names])
     in_test = _repeated(subject, names, shown, marks)
     pictures, stimulus = np.unique(shown, return_inverse=True)
@@ -136,7 +139,7 @@ def load(
         split_seed=split_seed,
         licence=LICENCE,
         citation=CITATION,
-        fingerprint=files_fingerprint([*betas, *lists, *marks, *paths]),
+        fingerprint=fingerprint(*hashes, *verified(paths)),
     )
     averaged = {"test": dataset["test"].average_repeats()} if average_test else {}
     return replace(dataset, splits=dataset.splits | averaged)
@@ -178,15 +181,17 @@ def _read_betas(files: Sequence[Path], parts: Sequence[str]) -> tuple[np.ndarray
     """Responses of all files side by side, float32 (trials, voxels), with masks by hemisphere and joined."""
     arrays = []
     for file in files:
-        try:
+        with reading(file, ".npy", AGAIN):
             array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, EOFError, ValueError) as error:
-            raise ValueError(f"{file} cannot be read as .npy ({error}); {PICKLED}; {AGAIN}") from error
+            surplus = file.stat().st_size - array.offset - array.nbytes
+            if surplus:
+                raise ValueError(f"its header says {array.dtype} {array.shape}, {surplus} bytes more follow")
         if array.ndim != 2 or array.dtype.kind != "f" or len(array) != len(arrays[0] if arrays else array):
             raise ValueError(
                 f"{file} is {array.dtype} {array.shape}, expected floats "
                 f"({len(arrays[0]) if arrays else 'trials'}, voxels); {AGAIN}"
             )
+        refuse_absurd(array, file)
         arrays.append(array)
     ends = np.cumsum([array.shape[1] for array in arrays])
     voxels = np.empty((len(arrays[0]), ends[-1]), dtype=np.float32)
@@ -219,13 +224,24 @@ def _lists(folder: Path, there: Sequence[Path], subject: str) -> list[Path]:
 
 def _read_lists(lists: Sequence[Path]) -> tuple[list[str], np.ndarray]:
     """Names of the pictures, one a trial, and the number of each trial's list: its run, counted from 0."""
-    names = [path.read_text(encoding="utf-8").split() for path in lists]
+    names = [_names(path) for path in lists]
     return [name for run in names for name in run], np.repeat(np.arange(len(names)), [len(run) for run in names])
+
+
+def _names(path: Path) -> list[str]:
+    """Names of pictures, one a line."""
+    names = [(line, text.strip()) for line, text in read_lines(path)]
+    for line, name in names:
+        if re.search(r"\s", name):
+            raise ValueError(
+                f"{path}, line {line}: {name[:60]!r} is no name of one picture; expected one a line: {AGAIN}"
+            )
+    return [name for _, name in names]
 
 
 def _repeated(subject: str, names: Sequence[str], shown: np.ndarray, marks: Sequence[Path]) -> np.ndarray:
     """Which trials show a repeated picture: marked `rep_`, listed, or seen more than once; boolean."""
-    listed = {name.removeprefix("rep_") for path in marks for name in path.read_text(encoding="utf-8").split()}
+    listed = {name.removeprefix("rep_") for path in marks for name in _names(path)}
     seen = Counter(shown.tolist())
     repeated = {name.removeprefix("rep_") for name in names if name.startswith("rep_")}
     repeated |= (listed & seen.keys()) | {name for name, count in seen.items() if count > 1}

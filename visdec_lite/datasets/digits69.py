@@ -23,7 +23,8 @@ from scipy.io import loadmat
 from scipy.ndimage import affine_transform
 from scipy.spatial.distance import cdist
 
-from visdec_lite.datasets.base import BrainDataset, Split, fingerprint, trial_columns
+from visdec_lite.datasets.base import BrainDataset, Split, trial_columns
+from visdec_lite.datasets.recordings import expect_whole, reading, refuse_absurd, verified
 from visdec_lite.files import data_home
 from visdec_lite.preprocessing import ZScore, as_uint8_rgb, pad_images, valid_voxels
 
@@ -86,6 +87,7 @@ def load(
     if not 0 <= val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}, expected a share from 0 to below 1")
     file = _find(root)
+    (mark,) = verified([file], "digits69")
     everything, in_test = _read(file)
     if fold is None:
         leaked = np.intersect1d(everything.stimulus[in_test], everything.stimulus[~in_test])
@@ -108,7 +110,7 @@ def load(
         simulated=False,
         licence=LICENCE,
         citation=CITATION,
-        fingerprint=fingerprint(file.read_bytes()),
+        fingerprint=mark,
     )
 
 
@@ -135,10 +137,8 @@ def _find(root: str | Path | None) -> Path:
 
 def _read(file: Path) -> tuple[Split, np.ndarray]:
     """All trials of the file with voxels as stored (not z-scored), and a mask of its own test trials."""
-    try:
+    with reading(file, "a .mat file", f"download {SOURCE} anew"):
         content = loadmat(file)
-    except Exception as error:  # a broken file makes scipy raise nearly anything
-        raise ValueError(f"{file} cannot be read as a .mat file ({error}); download {SOURCE} anew") from error
     train, test = _read_part(content, "Trn", file), _read_part(content, "Test", file)
     if train[0].shape[1] != test[0].shape[1]:
         raise ValueError(
@@ -182,6 +182,7 @@ def _read_part(content: Mapping[str, np.ndarray], part: str, file: Path) -> tupl
         raise ValueError(
             f"labels in {file} are {np.unique(labels)}, expected 1 (six) and 2 (nine); digits69 is {SOURCE}"
         )
+    refuse_absurd(voxels, file)
     return voxels.astype(np.float64), pixels, labels.astype(np.int64) - 1
 
 
@@ -261,7 +262,9 @@ def _sources(part: str) -> tuple[np.ndarray, np.ndarray]:
     in_val = np.array([int(mark, 16) % VAL_SHARE == 0 for mark in hashes])
     keep = (in_val == (part == "val")) & ~np.isin(hashes, STIMULI_IN_MNIST)
     try:
-        stimuli = _read(_find(None))[0].images[..., 0]
+        file = _find(None)
+        expect_whole(file, f"download {SOURCE} anew")
+        stimuli = _read(file)[0].images[..., 0]
     except FileNotFoundError:
         logger.warning(
             "%s is not at hand: only the %d stimuli recorded in the code are kept out of the pictures; "

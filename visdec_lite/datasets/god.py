@@ -25,11 +25,12 @@ from pathlib import Path
 import numpy as np
 
 from visdec_lite.datasets.arrays import from_arrays
-from visdec_lite.datasets.base import BrainDataset, files_fingerprint
+from visdec_lite.datasets.base import BrainDataset, fingerprint
 from visdec_lite.datasets.god_h5 import NUMBERS, Columns, Recording, read_h5
 from visdec_lite.datasets.god_h5 import stimulus_numbers as stimulus_numbers  # had from here too
-from visdec_lite.datasets.god_npz import NAME_LISTS, add_picture_arrays, read_npz, way_to_names
+from visdec_lite.datasets.god_npz import NAME_LISTS, add_picture_arrays, name_lists, read_npz, way_to_names
 from visdec_lite.datasets.photographs import find_photographs, read_photographs, warn_without
+from visdec_lite.datasets.recordings import verified
 from visdec_lite.files import data_folder
 
 TITLE = "GOD: 1200 + 50 photographs of 200 categories, 5 people (Horikawa and Kamitani, 2017)"
@@ -87,14 +88,16 @@ def load(
     file = _find(data_folder("god", root), subject)
     regions = [roi] if isinstance(roi, str) else roi
     regions = None if regions is None else [name.removeprefix("ROI_") for name in regions]
-    recording = read_h5(file, regions) if file.suffix == ".h5" else read_npz(file, regions)
-    tables, files = recording.tables, list(recording.files)
+    lists = () if file.suffix == ".h5" else name_lists(file.parent)
+    marks = verified([file, *lists], f"god --subject {subject}")
+    recording = read_h5(file, regions) if file.suffix == ".h5" else read_npz(file, regions, lists)
+    tables, pictures = recording.tables, []
     for table in tables.values():
         table["subject"] = np.full(len(table["voxels"]), subject)
     if stimuli is not None:
-        files += _add_photographs(recording, stimuli, image_size)
+        pictures = _add_photographs(recording, file, stimuli, image_size)
     elif file.suffix == ".npz":
-        files += add_picture_arrays(tables, file, image_size)
+        pictures = add_picture_arrays(tables, file, image_size)
     if "images" not in tables["train"]:
         warn_without(f"GOD subject {subject}", f"Ask for the photographs at {REQUEST_FORM}, then give stimuli=FOLDER")
     names = _label(tables) if recording.named else None
@@ -112,7 +115,7 @@ def load(
         split_seed=split_seed,
         licence=LICENCE,
         citation=CITATION,
-        fingerprint=files_fingerprint(files),
+        fingerprint=fingerprint(*marks, *verified(pictures)),
     )
     averaged = {"test": dataset["test"].average_repeats()} if average_test else {}
     return replace(dataset, splits=dataset.splits | averaged)
@@ -135,13 +138,10 @@ def _find(folder: Path, subject: int) -> Path:
     )
 
 
-def _add_photographs(recording: Recording, folder: Path | str, image_size: int) -> list[Path]:
+def _add_photographs(recording: Recording, file: Path, folder: Path | str, image_size: int) -> list[Path]:
     """Give train and test their pictures, each read once; returns the files."""
     if not recording.named:
-        raise ValueError(
-            f"{recording.files[0]} does not say which photograph is which; {way_to_names(recording.files[0])}, or "
-            "give stimuli=None"
-        )
+        raise ValueError(f"{file} does not say which photograph is which; {way_to_names(file)}, or give stimuli=None")
     shown = [recording.tables[split] for split in ("train", "test")]
     numbers = np.unique(np.concatenate([table["stimulus"] for table in shown]))
     paths = find_photographs(folder, [photograph_name(number) for number in numbers])

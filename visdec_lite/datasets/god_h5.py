@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from visdec_lite.datasets.arrays import refuse_copies
+from visdec_lite.datasets.recordings import reading, refuse_absurd
 from visdec_lite.preprocessing import roi_mask
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ class Recording:
     tables: dict[str, Columns]  # split -> columns
     rois: dict[str, np.ndarray]  # masks over the voxels read
     named: bool  # stimulus numbers are wnid * NUMBERS + image, not just places in a list
-    files: tuple[Path, ...]
 
 
 def read_h5(file: Path, regions: list[str] | None) -> Recording:
@@ -54,22 +54,20 @@ def read_h5(file: Path, regions: list[str] | None) -> Recording:
         import h5py
     except ImportError as error:
         raise ImportError(f"{file} needs the package h5py, which is not installed: pip install h5py") from error
-    try:
-        with h5py.File(file, "r") as h5:
-            table, marks = _layout(h5, file)
-            rois = {key.removeprefix("ROI_"): mark for key, mark in marks.items() if key.startswith("ROI_")}
-            if not any(mask.any() for mask in rois.values()):
-                raise ValueError(
-                    f"{file} has no metadata row ROI_* that marks a column; it has {sorted(marks)}; {anew(file)}"
-                )
-            everywhere = np.any([*rois.values(), *(marks[key] for key in ("VoxelData",) if key in marks)], axis=0)
-            keep = everywhere if regions is None else roi_mask(rois, regions)
-            id_key = "stimulus_id" if "stimulus_id" in marks else "Label"
-            about = {key: _one_column(table, marks, key, file) for key in ("DataType", "Run", id_key)}
-            about["Session"] = _one_column(table, marks, "Session", file) if "Session" in marks else about["Run"]
-            voxels = _columns(table, np.flatnonzero(keep))
-    except (OSError, KeyError, RuntimeError) as error:  # h5py's answers to a damaged file
-        raise ValueError(f"{file} cannot be read as HDF5 ({error}); {anew(file)}") from error
+    with reading(file, "HDF5", anew(file)), h5py.File(file, "r") as h5:
+        table, marks = _layout(h5, file)
+        rois = {key.removeprefix("ROI_"): mark for key, mark in marks.items() if key.startswith("ROI_")}
+        if not any(mask.any() for mask in rois.values()):
+            raise ValueError(
+                f"{file} has no metadata row ROI_* that marks a column; it has {sorted(marks)}; {anew(file)}"
+            )
+        everywhere = np.any([*rois.values(), *(marks[key] for key in ("VoxelData",) if key in marks)], axis=0)
+        id_key = "stimulus_id" if "stimulus_id" in marks else "Label"
+        about = {key: _one_column(table, marks, key, file) for key in ("DataType", "Run", id_key)}
+        about["Session"] = _one_column(table, marks, "Session", file) if "Session" in marks else about["Run"]
+    keep = everywhere if regions is None else roi_mask(rois, regions)
+    with reading(file, "HDF5", anew(file)), h5py.File(file, "r") as h5:
+        voxels = _columns(_layout(h5, file)[0], np.flatnonzero(keep), file)
     refuse_copies(voxels, file)
     kind = about["DataType"]
     unknown = np.unique(kind[~np.isin(kind, list(SPLITS))])
@@ -80,7 +78,8 @@ def read_h5(file: Path, regions: list[str] | None) -> Recording:
         )
     # Training, test and imagery are counted from run 1 each, so what was done is part of what names a run.
     _, run = np.unique(np.stack([kind, about["Session"], about["Run"]]), axis=1, return_inverse=True)
-    stimulus = stimulus_numbers(about[id_key], pictured=kind != 3)
+    with reading(file, "the published table", anew(file)):
+        stimulus = stimulus_numbers(about[id_key], pictured=kind != 3)
     rows = {split: np.flatnonzero(kind == number) for number, split in SPLITS.items()}
     counts = {split: len(index) for split, index in rows.items()}
     if not (counts["train"] and counts["test"]):
@@ -90,7 +89,7 @@ def read_h5(file: Path, regions: list[str] | None) -> Recording:
         for split, index in rows.items()
         if len(index)
     }
-    return Recording(tables, {name: m[keep] for name, m in rois.items() if m[keep].any()}, True, (file,))
+    return Recording(tables, {name: m[keep] for name, m in rois.items() if m[keep].any()}, True)
 
 
 def stimulus_numbers(ids: np.ndarray, pictured: np.ndarray) -> np.ndarray:
@@ -156,11 +155,13 @@ def _one_column(table: h5py.Dataset, marks: dict[str, np.ndarray], key: str, fil
     return values
 
 
-def _columns(table: h5py.Dataset, columns: np.ndarray) -> np.ndarray:
+def _columns(table: h5py.Dataset, columns: np.ndarray, file: Path) -> np.ndarray:
     """Some columns of a table, float32. HDF5 picks columns one by one, so whole pieces are read and cut here."""
     low, high = columns[0], columns[-1] + 1
     picked = np.empty((table.shape[0], len(columns)), dtype=np.float32)
     step = max(1, BLOCK // int((high - low) * table.dtype.itemsize))
     for start in range(0, len(picked), step):
-        picked[start : start + step] = table[start : start + step, low:high][:, columns - low]
+        block = table[start : start + step, low:high][:, columns - low]
+        refuse_absurd(block, file)
+        picked[start : start + step] = block
     return picked

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import logging
 import re
-import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from visdec_lite.datasets.arrays import refuse_copies
 from visdec_lite.datasets.god_h5 import NUMBERS, Columns, Recording, anew
-from visdec_lite.datasets.photographs import PICKLED, read_picture_array
+from visdec_lite.datasets.photographs import read_picture_array
+from visdec_lite.datasets.recordings import reading, refuse_absurd
+from visdec_lite.datasets.tables import read_lines
 from visdec_lite.preprocessing import roi_mask
 
 logger = logging.getLogger(__name__)
@@ -28,12 +28,13 @@ NAME_LISTS = (  # file names of the pictures, in the order of the npz: MinD-Vis'
 )
 
 
-def read_npz(file: Path, regions: list[str] | None) -> Recording:
+def read_npz(file: Path, regions: list[str] | None, lists: Sequence[Path] = ()) -> Recording:
     """The trials of a file, in its order, training rows first.
 
     Args:
         file: sbj_N.npz.
         regions: whose voxels are kept; None: all voxels.
+        lists: names of the training and of the test pictures, as `name_lists` finds them; none: unknown.
 
     Returns:
         Splits `train` and `test`; columns `voxels`, `place` (in the list of pictures), `trial` and `stimulus`, which is
@@ -42,11 +43,8 @@ def read_npz(file: Path, regions: list[str] | None) -> Recording:
     Raises:
         ValueError: the file is damaged, or is not laid out as published; a region is not in it; rows are copies.
     """
-    try:
-        with np.load(file, allow_pickle=False) as content:
-            arrays = {key: content[key] for key in content.files if key not in ("arr_5", "arr_6")}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{file} cannot be read as .npz ({error}); {PICKLED}; {anew(file)}") from error
+    with reading(file, ".npz", anew(file)), np.load(file, allow_pickle=False) as content:
+        arrays = {key: content[key] for key in content.files if key not in ("arr_5", "arr_6")}
     missing = [f"arr_{i}" for i in range(5) if f"arr_{i}" not in arrays]
     if missing:
         raise ValueError(f"{file} holds {sorted(arrays)}, but no {missing}; {anew(file)}")
@@ -55,6 +53,13 @@ def read_npz(file: Path, regions: list[str] | None) -> Recording:
         raise ValueError(
             f"arr_0, arr_1 and arr_2 of {file} are {train.shape}, {test.shape} and {mean.shape}, expected (trials, "
             f"voxels) with as many voxels; {anew(file)}"
+        )
+    if not (train.size and test.size and mean.size) or {train.dtype.kind, test.dtype.kind, mean.dtype.kind} - set(
+        "fiu"
+    ):
+        raise ValueError(
+            f"arr_0, arr_1 and arr_2 of {file} are {train.dtype} {train.shape}, {test.dtype} {test.shape} and "
+            f"{mean.dtype} {mean.shape}, expected numbers, 1 or more trials and voxels; {anew(file)}"
         )
     rois = {key.removeprefix("ROI_"): m for key, m in arrays.items() if m.dtype == bool and m.shape == train.shape[1:]}
     keep = np.ones(train.shape[1], dtype=bool) if regions is None else roi_mask(rois, regions)
@@ -65,11 +70,11 @@ def read_npz(file: Path, regions: list[str] | None) -> Recording:
                 f"{file} has labels {place.dtype} {place.shape} for {len(voxels)} rows of {split}, expected one place "
                 f"in the list of pictures a row, counted from 0; {anew(file)}"
             )
+        refuse_absurd(voxels, file)
         trial = np.arange(len(voxels)) + sum(len(table["trial"]) for table in tables.values())
         tables[split] = {"voxels": voxels[:, keep].astype(np.float32), "place": place.astype(np.int64), "trial": trial}
     _expect_means(tables["test"], mean[:, keep], file)
     refuse_copies(np.concatenate([table["voxels"] for table in tables.values()]), file)
-    lists = _name_lists(file.parent)
     offset = 0
     for split, path in zip(tables, lists or (None, None), strict=True):
         place = tables[split]["place"]
@@ -82,7 +87,7 @@ def read_npz(file: Path, regions: list[str] | None) -> Recording:
         offset = int(place.max()) + 1
     if not lists:
         logger.warning("%s has no list of picture names beside it, so no categories; %s", file, way_to_names(file))
-    return Recording(tables, {name: m[keep] for name, m in rois.items() if m[keep].any()}, bool(lists), (file, *lists))
+    return Recording(tables, {name: m[keep] for name, m in rois.items() if m[keep].any()}, bool(lists))
 
 
 def add_picture_arrays(tables: Mapping[str, Columns], file: Path, image_size: int) -> list[Path]:
@@ -91,7 +96,10 @@ def add_picture_arrays(tables: Mapping[str, Columns], file: Path, image_size: in
     Returns:
         The file read; nothing if there is none.
     """
-    sizes = {int(path.stem.removeprefix("images_")): path for path in file.parent.glob("images_[0-9]*.npz")}
+    names = (
+        (path, re.fullmatch(r"images_([0-9]+)\.npz", path.name)) for path in sorted(file.parent.glob("images_*.npz"))
+    )
+    sizes = {int(name[1]): path for path, name in names if name}
     if not sizes:
         return []
     path = sizes[min((size for size in sizes if size >= image_size), default=max(sizes))]
@@ -130,7 +138,7 @@ def _expect_means(test: Columns, mean: np.ndarray, file: Path) -> None:
         )
 
 
-def _name_lists(folder: Path) -> tuple[Path, ...]:
+def name_lists(folder: Path) -> tuple[Path, ...]:
     """The lists of training and test picture names in a folder, or nothing."""
     for pair in NAME_LISTS:
         paths = tuple(folder / name for name in pair)
@@ -140,13 +148,20 @@ def _name_lists(folder: Path) -> tuple[Path, ...]:
 
 
 def _read_names(path: Path) -> np.ndarray:
-    """Stimulus numbers in the order of a list whose rows are like 1518878.010042,"n01518878_10042.JPEG"."""
-    lines = path.read_text(encoding="utf-8").split()
-    names = [re.search(r"n(\d{8})_(\d+)", line) for line in lines]
-    if not lines or None in names:
-        row = names.index(None) if lines else 0
-        raise ValueError(
-            f"row {row} of {path} names no picture, {len(lines)} rows expected to be like "
-            f'1518878.010042,"n01518878_10042.JPEG"; {way_to_names(path)}'
-        )
-    return np.array([int(name[1]) * NUMBERS + int(name[2]) for name in names if name], dtype=np.int64)
+    """Stimulus numbers in the order of a list whose rows are like 1518878.010042,"n01518878_10042.JPEG".
+
+    Where a row has the number and the name, they must say the same.
+    """
+    lines, found = read_lines(path), []
+    for line, text in lines:
+        name = re.search(r"n([0-9]{8})_([0-9]{1,6})(?![0-9])", text)
+        number = re.match(r"\s*([0-9]+)\.([0-9]{1,6})(?=[,\s])", text)
+        stimulus = int(name[1]) * NUMBERS + int(name[2]) if name else None
+        if stimulus is None or (number and int(number[1]) * NUMBERS + int(number[2].ljust(6, "0")) != stimulus):
+            what = "names no picture" if name is None else f"has {number[0]} for {name[0]}"
+            raise ValueError(
+                f"{path}, line {line}: {text[:60]!r} {what}; {len(lines)} rows expected to be like "
+                f'1518878.010042,"n01518878_10042.JPEG"; {way_to_names(path)}'
+            )
+        found.append(stimulus)
+    return np.array(found, dtype=np.int64)

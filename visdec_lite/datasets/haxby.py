@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from visdec_lite.datasets.arrays import from_arrays
-from visdec_lite.datasets.base import BrainDataset, files_fingerprint
-from visdec_lite.datasets.nifti import choose_voxels, load_image, read_series
+from visdec_lite.datasets.base import BrainDataset, fingerprint
+from visdec_lite.datasets.nifti import choose_runs, choose_voxels, open_image, read_series
+from visdec_lite.datasets.recordings import verified
 from visdec_lite.datasets.responses import block_numbers
+from visdec_lite.datasets.tables import numbers, read_table, words
 from visdec_lite.files import data_home, nilearn_folders
 from visdec_lite.preprocessing import shift_lag
 
 if TYPE_CHECKING:
     from nibabel.spatialimages import SpatialImage
-    from pandas import DataFrame
 
 logger = logging.getLogger(__name__)
 
@@ -91,29 +92,21 @@ def load(
         FileNotFoundError: files are missing; the message says how to get them.
         ValueError: labels that do not match the volumes, unknown runs or regions.
     """
-    import pandas as pd
-
     if fetch:
         from nilearn.datasets import fetch_haxby
 
         fetch_haxby(data_dir=str(data_home() if root is None else root), subjects=[subject], verbose=0)
     folder, labels_file = _find(root, subject)
-    table = pd.read_csv(labels_file, sep="," if labels_file.suffix == ".csv" else r"\s+", engine="python")
-    table = table.rename(columns={"labels": "label", "chunks": "run"})
-    bold = load_image(folder / "bold.nii.gz", "BOLD")
-    if not {"label", "run"} <= set(table.columns) or len(table) != bold.shape[-1]:
-        raise ValueError(
-            f"{labels_file} has {len(table)} rows with columns {list(table.columns)}, BOLD has {bold.shape[-1]} "
-            "volumes; expected a label and a run for each; get the files anew"
-        )
-    known = sorted(table["run"].unique().tolist())
-    if not set(test_runs) <= set(known) or not 0 < len(set(test_runs)) < len(known):
-        raise ValueError(f"test_runs is {list(test_runs)}, expected some, but not all, of the runs {known}")
-    masks = _masks(folder, labels_file, roi)
-    mask, regions = choose_voxels(bold, None, {name: masks[name] for name in _asked(masks, roi)})
-    columns, names = _volumes(bold, mask, table, lag)
+    masks = _masks(folder, labels_file)
+    masks = {name: masks[name] for name in _asked(masks, roi)}
+    marks = verified([folder / "bold.nii.gz", labels_file, *masks.values()], f"haxby --subject {subject}")
+    bold = open_image(folder / "bold.nii.gz")
+    label, run = _read_labels(labels_file, bold.shape)
+    test_runs = choose_runs(test_runs, np.unique(run).tolist())
+    mask, regions = choose_voxels(bold, None, {name: open_image(file) for name, file in masks.items()})
+    columns, names = _volumes(bold, mask, label, run, lag)
     columns["subject"] = np.full(len(columns["run"]), subject if folder.name == f"subj{subject}" else 1)
-    in_test = np.isin(columns["run"], list(test_runs))
+    in_test = np.isin(columns["run"], test_runs)
     return from_arrays(
         {name: column[~in_test] for name, column in columns.items()},
         {name: column[in_test] for name, column in columns.items()},
@@ -124,7 +117,7 @@ def load(
         split_seed=split_seed,
         licence=LICENCE,
         citation=CITATION,
-        fingerprint=files_fingerprint([folder / "bold.nii.gz", labels_file]),
+        fingerprint=fingerprint(*marks),
     )
 
 
@@ -143,7 +136,31 @@ def _find(root: Path | str | None, subject: int) -> tuple[Path, Path]:
     )
 
 
-def _masks(folder: Path, labels_file: Path, roi: str | Sequence[str] | None) -> dict[str, Path]:
+def _read_labels(file: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Label and run of each volume of a scan of that shape."""
+    table = read_table(file, "," if file.suffix == ".csv" else None)
+    names = [{"labels": "label", "chunks": "run"}.get(name, name) for name in table.columns]
+    if not {"label", "run"} <= set(names) or len(table.rows) != shape[-1]:
+        raise ValueError(
+            f"{file} has {len(table.rows)} rows with columns {names}, BOLD has {shape[-1]} volumes; expected a label "
+            "and a run for each; get the files anew"
+        )
+    cells = {name: table.cells(column) for name, column in zip(names, table.columns, strict=True)}
+    label = words(cells["label"], "label", table.places)
+    if None in label:
+        raise ValueError(f"{table.places[label.index(None)]}: a volume has no label; expected one, such as rest")
+    run = numbers(cells["run"], "run", table.places, whole=True)
+    starts = np.flatnonzero(np.diff(run, prepend=run[0] - 1))
+    again = np.flatnonzero([run[start] in run[:start] for start in starts])
+    if len(again):
+        row = starts[again[0]]
+        raise ValueError(
+            f"{table.places[row]}: run {run[row]} goes on, after another; expected the volumes of a run together"
+        )
+    return np.array(label), run
+
+
+def _masks(folder: Path, labels_file: Path) -> dict[str, Path]:
     """Region -> file, of those on disk."""
     if labels_file.suffix == ".csv":
         return {"all": folder / "mask.nii.gz"}
@@ -161,15 +178,15 @@ def _asked(masks: dict[str, Path], roi: str | Sequence[str] | None) -> list[str]
 
 
 def _volumes(
-    bold: SpatialImage, mask: SpatialImage, table: DataFrame, lag: int
+    bold: SpatialImage, mask: SpatialImage, labels: np.ndarray, runs: np.ndarray, lag: int
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Volumes of all runs without rest, with label, run and block (as `stimulus`); and the category names."""
     from nilearn.image import index_img
 
     parts: dict[str, list[np.ndarray]] = {"voxels": [], "label": [], "run": [], "stimulus": [], "trial": []}
-    for run in sorted(table["run"].unique()):
-        rows = np.flatnonzero(table["run"] == run)
-        label = table["label"].to_numpy(str)[rows]
+    for run in np.unique(runs).tolist():
+        rows = np.flatnonzero(runs == run)
+        label = labels[rows]
         series = read_series(index_img(bold, rows), mask, detrend=True, standardize="zscore_sample", t_r=TR)
         series, shown = shift_lag(series, np.arange(len(rows)), lag)
         shown = shown[label[shown] != "rest"]

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from einops import reduce
 from visdec_lite.datasets.base import BrainDataset, Split, fingerprint, trial_columns
 from visdec_lite.datasets.hcp_prepare import FILE, REGIONS
 from visdec_lite.datasets.hcp_prepare import prepare as prepare  # had from here too
+from visdec_lite.datasets.recordings import expect_whole, reading, refuse_absurd
 from visdec_lite.datasets.shards import Shards, write_shards
 from visdec_lite.files import data_folder
 from visdec_lite.preprocessing import ZScore, pad_voxels, valid_voxels
@@ -173,18 +173,15 @@ def _chosen(files: list[Path], subjects: Sequence[str | int] | None, place: Path
 def _read_headers(file: Path, regions: Sequence[str]) -> Recording:
     """Shapes and check sums from the zip directory and the array headers: nothing else is read."""
     shapes, marks = {}, [file.parent.name]
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-            for name in [name for name in regions if name in members]:
-                with archive.open(members[name]) as stream:
-                    np.lib.format.read_magic(stream)
-                    shapes[name], _, dtype = np.lib.format.read_array_header_1_0(stream)
-                if dtype.kind not in "fiu":
-                    raise ValueError(f"{name} holds {dtype}, expected numbers")
-                marks.append(f"{name} {members[name].file_size} {members[name].CRC:08x}")
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise ValueError(f"{file} cannot be read as .npz ({error}); {WAY_OUT}") from error
+    with reading(file, ".npz", WAY_OUT), zipfile.ZipFile(file) as archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        for name in [name for name in regions if name in members]:
+            with archive.open(members[name]) as stream:
+                np.lib.format.read_magic(stream)
+                shapes[name], _, dtype = np.lib.format.read_array_header_1_0(stream)
+            if dtype.kind not in "fiu":
+                raise ValueError(f"{name} holds {dtype}, expected numbers")
+            marks.append(f"{name} {members[name].file_size} {members[name].CRC:08x}")
     if len(shapes) < len(regions):
         missing = [name for name in regions if name not in shapes]
         raise ValueError(f"{file} holds {sorted(members)}, but no {missing}; {WAY_OUT}")
@@ -239,11 +236,10 @@ def _common_length(recordings: Sequence[Recording], length: int | None) -> int:
 
 def _rows(recording: Recording, regions: Sequence[str], frames: int, length: int) -> np.ndarray:
     """One person's z-scored windows, float32, shape (windows, length)."""
-    try:
-        with np.load(recording.file, allow_pickle=False) as content:
-            voxels = np.concatenate([content[name] for name in regions], axis=1)
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError) as error:
-        raise ValueError(f"{recording.file} cannot be read as .npz ({error}); {WAY_OUT}") from error
+    expect_whole(recording.file, WAY_OUT)
+    with reading(recording.file, ".npz", WAY_OUT), np.load(recording.file, allow_pickle=False) as content:
+        voxels = np.concatenate([content[name] for name in regions], axis=1)
+    refuse_absurd(voxels, recording.file)
     windows = average_windows(voxels, frames)
     valid = valid_voxels(windows)
     bad = int((~valid).sum())

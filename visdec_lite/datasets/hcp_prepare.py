@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from visdec_lite.datasets.recordings import reading, refuse_absurd, verified
 from visdec_lite.files import atomic_path
 from visdec_lite.progress import Bar
 
@@ -86,8 +88,12 @@ class _Atlas:
     def __init__(self, file: Path) -> None:
         image, self.axis = _open_cifti(file)
         self.file = file
-        keys = np.asarray(image.dataobj[0]).round().astype(np.int64)
-        names = getattr(image.header.get_axis(0), "label", [{}])[0]
+        with reading(file, "labels", "get the parcellation anew, from https://balsa.wustl.edu/study/RVVG"):
+            values = np.asarray(image.dataobj[0])
+            if not ((np.abs(values) < 2**31) & (values == np.rint(values))).all():
+                raise ValueError(f"its labels go from {values.min():g} to {values.max():g}, expected whole numbers")
+            keys = values.astype(np.int64)
+            names = getattr(image.header.get_axis(0), "label", [{}])[0]
         for region, number in [(region, number) for region, pair in REGIONS.items() for number in pair]:
             name, count = names.get(number, ("missing",))[0], int((keys == number).sum())
             if region not in re.split(r"[^A-Za-z0-9]+", name) or not count:
@@ -100,15 +106,15 @@ class _Atlas:
     def cut_out(self, file: Path) -> dict[str, np.ndarray]:
         """Region -> float32 (frames, voxels) of a dense time series, left before right."""
         image, axis = _open_cifti(file)
-        columns = {region: self._columns(members, axis, file) for region, members in self.members.items()}
+        with reading(file, "a series on the cortical mesh", "download it anew"):
+            columns = {region: self._columns(members, axis, file) for region, members in self.members.items()}
         everywhere = np.concatenate(list(columns.values()))
-        try:  # 100 frames at a time: a whole run is half a gigabyte
+        with reading(file, "a series to its end", "download it anew"):  # 100 frames at a time: a run is half a gigabyte
             starts = range(0, image.shape[0], 100)
-            parts = [np.asarray(image.dataobj[start : start + 100])[:, everywhere] for start in starts]
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{file} cannot be read to its end ({error}); download it anew") from error
+            voxels = np.concatenate([image.dataobj[start : start + 100][:, everywhere] for start in starts])
+            refuse_absurd(voxels, file)
         ends = np.cumsum([len(places) for places in columns.values()])[:-1]
-        cut = np.split(np.concatenate(parts).astype(np.float32), ends, axis=1)
+        cut = np.split(voxels.astype(np.float32), ends, axis=1)
         return dict(zip(columns, cut, strict=True))
 
     def _columns(self, members: np.ndarray, axis: BrainModelAxis, file: Path) -> np.ndarray:
@@ -139,11 +145,15 @@ def _open_cifti(file: Path) -> tuple[Cifti2Image, BrainModelAxis]:
         raise ImportError(f"{file} is read with nibabel, which is not installed: pip install nibabel") from error
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; give the path of a .dtseries.nii or .dlabel.nii")
-    try:
-        image = nibabel.load(file)
-        axis = image.header.get_axis(1) if isinstance(image, Cifti2Image) else None
-    except Exception as error:  # a broken file makes nibabel raise nearly anything
-        raise ValueError(f"{file} cannot be read as CIFTI-2 ({error}); download it anew") from error
+    verified([file])
+    with reading(file, "CIFTI-2", "download it anew"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Dataobj shape")  # said below, as an error
+            image = nibabel.load(file)
+        axes = [image.header.get_axis(i) for i in (0, 1)] if isinstance(image, Cifti2Image) else []
+        if axes and image.shape != tuple(map(len, axes)):
+            raise ValueError(f"it holds {image.shape} values for axes of {len(axes[0])} and {len(axes[1])}")
+        axis = axes[1] if axes else None
     if not isinstance(axis, BrainModelAxis):
         raise ValueError(
             f"{file} is no dense CIFTI-2 file (its shape is {image.shape}), expected .dtseries.nii or .dlabel.nii"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from einops import rearrange
 
-SIDE = 16  # pixels of the thumbnails compared
+SIDE = 16  # pixels of the thumbnails compared; smaller pictures are compared as small as the smallest
 NEAR = 0.05  # root mean squared difference of standardised thumbnails; copies saved anew, at another size, stay below
 BLOCK = 2**24  # pixels shrunk at once, so that memory does not grow with the training set
 
@@ -43,7 +43,8 @@ def find_leaks(test: np.ndarray, train: np.ndarray) -> Leak:
     """
     known = {image_key(image) for image in train}
     exact = np.array([image_key(image) in known for image in test], dtype=bool)
-    probes, others = thumbnails(test), thumbnails(train)
+    side = min(SIDE, *test.shape[1:3], *train.shape[1:3])
+    probes, others = thumbnails(test, side), thumbnails(train, side)
     squared = (probes**2).sum(1)[:, None] + (others**2).sum(1)[None] - 2.0 * probes @ others.T
     distance = np.sqrt(np.maximum(squared.min(axis=1), 0.0))
     near = ~exact & (distance < NEAR)
@@ -55,12 +56,12 @@ def image_key(image: np.ndarray) -> bytes:
     return repr(image.shape).encode() + image.tobytes()
 
 
-def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Small standardised copies, float32 (n, SIDE * SIDE * 3), length 1: contrast and brightness do not count.
+def thumbnails(images: np.ndarray, side: int) -> np.ndarray:
+    """Small standardised copies, float32 (n, side * side * 3), length 1: contrast and brightness do not count.
 
     A flat picture has no contrast to standardise; what is left of it is its colour.
     """
-    down, across = _cells(images.shape[1]), _cells(images.shape[2])
+    down, across = _cells(images.shape[1], side), _cells(images.shape[2], side)
     block = max(1, BLOCK // images[0].size)
     small = np.concatenate(
         [_shrink(images[start : start + block], down, across) for start in range(0, len(images), block)]
@@ -78,7 +79,7 @@ def _shrink(images: np.ndarray, down: tuple[np.ndarray, ...], across: tuple[np.n
     return np.add.reduceat(rows, across[0], axis=2) / across[1][None, None, :, None]
 
 
-def _cells(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """First pixel and width of each cell along a side; a picture smaller than SIDE keeps its pixels."""
-    starts = np.unique(np.linspace(0, length, min(SIDE, length) + 1).astype(int)[:-1])
+def _cells(length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """First pixel and width of each of `count` cells, at most `length`, along a side."""
+    starts = np.linspace(0, length, count + 1).astype(int)[:-1]
     return starts, np.diff(np.append(starts, length)).astype(np.float32)

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from visdec_lite.datasets.arrays import from_arrays
-from visdec_lite.datasets.base import BrainDataset, files_fingerprint
-from visdec_lite.datasets.nifti import choose_voxels, load_image, read_series
+from visdec_lite.datasets.base import BrainDataset, fingerprint
+from visdec_lite.datasets.nifti import choose_voxels, open_image, read_series
+from visdec_lite.datasets.recordings import verified
 from visdec_lite.datasets.responses import block_numbers
+from visdec_lite.datasets.tables import numbers, read_table
 from visdec_lite.files import data_home, nilearn_folders
 from visdec_lite.preprocessing import as_uint8_rgb, pad_images, shift_lag
 
@@ -86,9 +88,12 @@ def load(
 
         fetch_miyawaki2008(data_dir=str(data_home() if root is None else root), verbose=0)
     folder = _find(root)
-    first = load_image(_bold_file(folder, RUNS[0]), "BOLD")
-    mask, regions = choose_voxels(first, folder / "mask" / "mask.nii.gz", None)
-    regions = _regions(folder, mask)
+    masks = [folder / "mask" / "mask.nii.gz", *sorted((folder / "mask").glob("?HV*.nii.gz"))]
+    files = [file(folder, run) for run in RUNS for file in (_bold_file, _label_file)]
+    marks = verified([*files, *masks], "miyawaki")
+    first = open_image(_bold_file(folder, RUNS[0]))
+    mask, _ = choose_voxels(first, open_image(masks[0]), None)
+    regions = _regions(masks[1:], mask)
     parts = [_read_run(folder, number, mask, lag, average_blocks) for number in range(len(RUNS))]
     blocks = np.cumsum([0] + [int(part["trial"].max()) + 1 for part in parts])
     for part, before in zip(parts, blocks[:-1], strict=True):
@@ -115,7 +120,7 @@ def load(
         split_seed=split_seed,
         licence=LICENCE,
         citation=CITATION,
-        fingerprint=files_fingerprint([file(folder, run) for run in RUNS for file in (_bold_file, _label_file)]),
+        fingerprint=fingerprint(*marks),
     )
 
 
@@ -150,16 +155,16 @@ def _label_file(folder: Path, run: str) -> Path:
     return folder / "label" / f"data_{run}_label.csv"
 
 
-def _regions(folder: Path, mask: object) -> dict[str, np.ndarray]:
+def _regions(masks: Sequence[Path], mask: object) -> dict[str, np.ndarray]:
     """The whole mask as "all", and areas over its voxels: LHV1d, LHV1v, RHV1d and RHV1v are V1."""
     files: dict[str, list[Path]] = {}
-    for file in sorted((folder / "mask").glob("?HV*.nii.gz")):
+    for file in masks:
         area = re.fullmatch(r"[LR]H(V(?:\d+A?|P))[dv]?\.nii\.gz", file.name)
         if area:
             files.setdefault(area[1], []).append(file)
     regions = {"all": np.ones(int(np.asarray(mask.dataobj).sum()), dtype=bool)}
     for name, parts in files.items():
-        _, inside = choose_voxels(mask, mask, {part.name: part for part in parts})
+        _, inside = choose_voxels(mask, mask, {part.name: open_image(part) for part in parts})
         regions[name] = np.any(list(inside.values()), axis=0)
     return regions
 
@@ -168,7 +173,8 @@ def _read_run(folder: Path, number: int, mask: object, lag: int, average: bool) 
     """Voxels, patterns (as `images`, 0 and 1), run and presentation (as `trial`) of one run, without rest."""
     file = _label_file(folder, RUNS[number])
     patterns = _read_patterns(file)
-    series = read_series(_bold_file(folder, RUNS[number]), mask, detrend=True, standardize="zscore_sample", t_r=TR)
+    bold = open_image(_bold_file(folder, RUNS[number]))
+    series = read_series(bold, mask, detrend=True, standardize="zscore_sample", t_r=TR)
     if len(series) != len(patterns):
         raise ValueError(f"{file} has {len(patterns)} rows for {len(series)} volumes; get the files anew")
     series, shown = shift_lag(series, np.arange(len(patterns)), lag)
@@ -188,10 +194,8 @@ def _read_run(folder: Path, number: int, mask: object, lag: int, average: bool) 
 
 def _read_patterns(file: Path) -> np.ndarray:
     """Patterns of a run, int (volumes, 10, 10): 100 integers a row, columns of the pattern one after another."""
-    try:
-        rows = np.loadtxt(file, dtype=int, delimiter=",", ndmin=2)
-    except ValueError as error:
-        raise ValueError(f"{file} is no table of integers ({error}); get it anew") from error
+    table = read_table(file, ",", names=False)
+    rows = np.stack([numbers(table.cells(name), name, table.places, whole=True) for name in table.columns], axis=1)
     resting = (rows == REST).any(axis=1)
     if rows.shape[1] != SIDE**2 or not np.isin(rows, (REST, 0, 1)).all() or (rows[resting] != REST).any():
         raise ValueError(

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from visdec_lite.datasets.arrays import from_arrays
-from visdec_lite.datasets.base import BrainDataset, files_fingerprint
+from visdec_lite.datasets.base import BrainDataset, fingerprint
+from visdec_lite.datasets.recordings import reading, verified
 from visdec_lite.datasets.responses import HIGH_PASS, Model, describe_trials, read_events, trial_responses
 from visdec_lite.datasets.responses import block_numbers as block_numbers  # these three too are had from here
 from visdec_lite.datasets.responses import events_from_labels as events_from_labels
@@ -80,18 +81,15 @@ def from_nifti(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: grids that differ, tables and runs that do not fit, no TR: the message has the numbers.
+        ValueError: grids that differ, tables and runs that do not fit, no TR: the message has the numbers; a file is
+            damaged, as far as that can be seen (`recordings.verified`).
     """
-    scans = _one_a_run(bold, runs)
     tables = [events] if isinstance(events, str | os.PathLike) or hasattr(events, "columns") else list(events)
+    mark = _verify({"BOLD": bold, "events": tables, "mask": mask, "ROI": (rois or {}).values()})
+    scans = _one_a_run(bold, runs)
     if len(tables) != len(scans):
         raise ValueError(f"{len(tables)} tables of events for {len(scans)} runs of BOLD; every run needs exactly one")
-    unknown = sorted(set(test_runs) - set(scans))
-    if unknown or not 0 < len(set(test_runs)) < len(scans):
-        raise ValueError(
-            f"test_runs is {list(test_runs)}; expected some, but not all, of the runs {sorted(scans)}; "
-            "train and test need at least one run each"
-        )
+    test_runs = choose_runs(test_runs, scans)
     mask_image, regions = choose_voxels(next(iter(scans.values())), mask, rois)
     rows, voxels = [], []
     for (number, scan), table in zip(scans.items(), tables, strict=True):
@@ -107,12 +105,11 @@ def from_nifti(
     responses[:, ~np.isfinite(responses).all(axis=0)] = np.nan  # broken in one run is broken in all
     columns, names = describe_trials(rows, stimuli, image_size, subject)
     columns["voxels"] = responses
-    in_test = np.isin(columns["run"], list(test_runs))
-    files = [bold, events, mask, (rois or {}).values()]
+    in_test = np.isin(columns["run"], test_runs)
     return from_arrays(
         {name: column[~in_test] for name, column in columns.items()},
         {name: column[in_test] for name, column in columns.items()},
-        **{"category_names": names, "rois": regions, "fingerprint": _fingerprint(files), **options},
+        **{"category_names": names, "rois": regions, "fingerprint": mark, **options},
     )
 
 
@@ -129,9 +126,11 @@ def read_series(bold: Image, mask: SpatialImage, **cleaning: Any) -> np.ndarray:
     """
     from nilearn.maskers import NiftiMasker
 
-    scan = load_image(bold, "BOLD")
-    if len(scan.shape) != 4:
-        raise ValueError(f"BOLD has shape {scan.shape}, expected 4 dimensions: x, y, z, volumes")
+    scan, mask = load_image(bold, "BOLD"), _one_volume(mask)
+    if len(scan.shape) != 4 or 0 in scan.shape:
+        raise ValueError(f"BOLD has shape {scan.shape}, expected 4 dimensions, each 1 or more: x, y, z, volumes")
+    if cleaning and scan.shape[3] < 2:
+        raise ValueError("BOLD has 1 volume, 2 or more are needed to detrend or standardise; leave that run out")
     _expect_grid("mask", mask, scan)
     data = _data(scan, "BOLD")
     broken = ~np.isfinite(data[_data(mask, "mask") > 0]).all(axis=1)
@@ -163,25 +162,42 @@ def choose_voxels(
     return image, {name: region[inside] for name, region in regions.items()} or None
 
 
-def load_image(image: Image, what: str) -> SpatialImage:
-    """An image from its path, or itself; `what` names it in errors."""
-    import nibabel
+def choose_runs(test_runs: Sequence[int], known: Iterable[int]) -> list[int]:
+    """`test_runs`, if they are some of the known runs and leave others to train on."""
+    asked = list(test_runs) if isinstance(test_runs, Iterable) and not isinstance(test_runs, str) else [test_runs]
+    known = sorted(known)
+    if any(run not in known for run in asked) or not 0 < len(set(asked)) < len(known):
+        raise ValueError(
+            f"test_runs is {test_runs!r}; expected some, but not all, of the runs {known}; "
+            "train and test need at least one run each"
+        )
+    return asked
 
+
+def load_image(image: Image, what: str) -> SpatialImage:
+    """An image from its path, which is verified first, or itself; `what` names it in errors."""
     if not isinstance(image, str | os.PathLike):
         return image
     if not Path(image).is_file():
         raise FileNotFoundError(f"no {what} at {image}")
-    try:
-        return nibabel.load(image)
-    except (nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError, OSError, EOFError) as error:
-        raise ValueError(f"{what} {image} cannot be read as an image ({error}); get the file anew") from error
+    verified([image])
+    return open_image(image)
+
+
+def open_image(file: str | os.PathLike[str]) -> SpatialImage:
+    """The image of a file that was verified."""
+    import nibabel
+
+    with reading(file, "an image"):
+        return nibabel.load(file)
 
 
 def repetition_time(bold: SpatialImage, tr: float | None = None) -> float:
     """Seconds from volume to volume: `tr` if given, else what the header says."""
     if tr is None:
-        unit = bold.header.get_xyzt_units()[1]
-        tr = float(bold.header.get_zooms()[3]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
+        with reading(bold.get_filename() or "BOLD", "a scan that says its repetition time", "give tr= in seconds"):
+            unit = bold.header.get_xyzt_units()[1]
+            tr = float(bold.header.get_zooms()[3]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
         source = "the header says"
     else:
         source = "given is"
@@ -195,11 +211,17 @@ def repetition_time(bold: SpatialImage, tr: float | None = None) -> float:
 def _one_a_run(bold: Image | Sequence[Image], runs: np.ndarray | None) -> dict[int, SpatialImage]:
     """Run number -> 4-D image."""
     single = isinstance(bold, str | os.PathLike) or hasattr(bold, "affine")
+    given = [bold] if single else bold
+    images = [open_image(image) if isinstance(image, str | os.PathLike) else image for image in given]
+    if not images:
+        raise ValueError("0 images of BOLD given, expected one a run")
     if runs is None:
-        return dict(enumerate(load_image(image, "BOLD") for image in ([bold] if single else bold)))
+        return dict(enumerate(images))
     if not single:
-        raise ValueError(f"runs= numbers the volumes of one image, but {len(bold)} images are given; leave runs= out")
-    scan, runs = load_image(bold, "BOLD"), np.asarray(runs)
+        raise ValueError(f"runs= numbers the volumes of one image, but {len(images)} images are given; leave runs= out")
+    scan, runs = images[0], np.asarray(runs)
+    if runs.dtype.kind not in "iuf" or not ((runs == np.rint(runs)) & np.isfinite(runs)).all():
+        raise ValueError(f"runs is {runs.dtype} {runs.ravel()[:3].tolist()}, ..., expected whole numbers, one a volume")
     if scan.shape[3:] != runs.shape:
         raise ValueError(f"{runs.size} run numbers for BOLD of shape {scan.shape}; every volume needs exactly one")
     data = _data(scan, "BOLD")
@@ -208,7 +230,7 @@ def _one_a_run(bold: Image | Sequence[Image], runs: np.ndarray | None) -> dict[i
 
 def _read_mask(image: Image, what: str, bold: SpatialImage) -> np.ndarray:
     """A mask as booleans, shape (x, y, z)."""
-    loaded = load_image(image, what)
+    loaded = _one_volume(load_image(image, what))
     _expect_grid(what, loaded, bold)
     values = _data(loaded, what)
     kinds = np.unique(values)
@@ -233,14 +255,30 @@ def _expect_grid(what: str, mask: SpatialImage, bold: SpatialImage) -> None:
 
 def _data(image: SpatialImage, what: str) -> np.ndarray:
     """Values of an image, in its own type where it needs no scaling."""
-    try:
+    with reading(image.get_filename() or what, f"{what} of shape {image.shape}"):
         return np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError) as error:  # cut short: gzip and nibabel raise one of these
-        raise ValueError(f"{what} {image.get_filename()} ends early ({error}); get the file anew") from error
 
 
-def _fingerprint(groups: Sequence[Any]) -> str | None:
-    """Hash of the files if everything came from files; None lets `from_arrays` hash the arrays."""
-    listed = [g for g in groups if g is not None]
-    flat = [f for g in listed for f in ([g] if isinstance(g, str | os.PathLike) or hasattr(g, "shape") else g)]
-    return files_fingerprint(flat) if all(isinstance(f, str | os.PathLike) for f in flat) else None
+def _one_volume(image: SpatialImage) -> SpatialImage:
+    """A mask of shape (x, y, z, 1), as some programs write them, as (x, y, z); another one as it is."""
+    return image.slicer[..., 0] if image.shape[3:] == (1,) else image
+
+
+def _verify(groups: Mapping[str, Any]) -> str | None:
+    """Verify all files; their hash if everything came from files, None lets `from_arrays` hash the arrays."""
+    from nibabel import is_proxy
+
+    files, loaded = [], 0
+    for what, group in groups.items():
+        single = group is None or isinstance(group, str | os.PathLike) or hasattr(group, "shape")
+        for one in [group] if single else group:
+            if isinstance(one, str | os.PathLike):
+                if not Path(one).is_file():
+                    raise FileNotFoundError(f"no {what} at {one}{'; give one events.tsv a run' * (what == 'events')}")
+                files.append(one)
+            elif one is not None:
+                loaded += 1
+                if is_proxy(getattr(one, "dataobj", None)) and one.get_filename():  # its voxels are still to be read
+                    files.append(one.get_filename())
+    marks = verified(files)
+    return fingerprint(*marks) if not loaded else None

@@ -8,6 +8,7 @@ Data sets of natural images come without them: the photographs belong to whoever
 from __future__ import annotations
 
 import logging
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from visdec_lite.datasets.pictures import read_picture
 from visdec_lite.preprocessing import as_uint8_rgb, resize_images
 
 logger = logging.getLogger(__name__)
@@ -75,16 +77,10 @@ def read_photographs(paths: Sequence[Path], image_size: int) -> np.ndarray:
     Returns:
         uint8, shape (len(paths), image_size, image_size, 3). The sides cut off are equal to within a pixel.
     """
-    from PIL import Image  # here, so that a data set without pictures does not need it
-
     logger.info("reading %d photographs at %d pixels", len(paths), image_size)
     squares = np.empty((len(paths), image_size, image_size, 3), dtype=np.uint8)
     for row, path in enumerate(paths):
-        try:
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:  # PIL's answers to a broken picture
-            raise ValueError(f"{path} cannot be read as a picture ({error}); put a whole copy in its place") from error
+        pixels = read_picture(path)
         side = min(pixels.shape[:2])
         top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
         squares[row] = resize_images(pixels[None, top : top + side, left : left + side], image_size)[0]
@@ -116,10 +112,14 @@ def read_picture_array(file: Path, key: str, image_size: int) -> np.ndarray:
                 or shape[3] != 3
                 or shape[1] != shape[2]
                 or (kind != np.uint8 and kind.kind != "f")
+                or 0 in shape
             ):
                 raise ValueError(f"{key} is {kind} {shape}, expected uint8 or floats (n, side, side, 3); {PICKLED}")
+            picture_bytes = math.prod(shape[1:]) * kind.itemsize
+            there = archive.getinfo(member.name).file_size - member.tell()
+            if there != shape[0] * picture_bytes:  # before memory is asked for
+                raise ValueError(f"{key} is {kind} {shape} in {there} bytes, expected {shape[0] * picture_bytes}")
             squares = np.empty((shape[0], image_size, image_size, 3), dtype=np.uint8)
-            picture_bytes = int(np.prod(shape[1:])) * kind.itemsize
             step = max(1, BLOCK // picture_bytes)
             for start in range(0, shape[0], step):
                 count = min(step, shape[0] - start)

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from visdec_lite.datasets.pictures import read_picture
+from visdec_lite.datasets.tables import numbers, read_table, words
 from visdec_lite.preprocessing import resize_images
 
 if TYPE_CHECKING:  # nilearn takes over a second to import: the functions that need it do so
@@ -66,6 +68,10 @@ def trial_responses(
 
     if model not in ("lsa", "lss", "lagged"):
         raise ValueError(f"model is {model!r}, expected 'lsa', 'lss' or 'lagged'")
+    if len(series) < 2 or not len(events):
+        raise ValueError(
+            f"{len(series)} volumes and {len(events)} events, expected 2 or more and 1 or more; leave that run out"
+        )
     _expect_inside(events, len(series), tr)
     finite = np.isfinite(series).all(axis=0)
     signal = series[:, finite].astype(np.float64)
@@ -93,13 +99,14 @@ def trial_design(
 ) -> DataFrame:
     """Design matrix of one run, shape (volumes, trials + drift terms): a regressor a trial, in the order of `events`.
 
-    Then a straight line, cosines slower than `high_pass` (Hz; None: none) and a constant.
+    Then a straight line, cosines slower than `high_pass` (Hz; None: none) and a constant. Duration 0 is an impulse.
     """
     from nilearn.glm.first_level import make_first_level_design_matrix
 
     names = [f"trial {i:05d}" for i in range(len(events))]  # nilearn sorts by name
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Matrix is singular")  # the fit refuses it, with the numbers
+        warnings.filterwarnings("ignore", "(?s).*null duration")  # an impulse, as BIDS has it
         return make_first_level_design_matrix(
             np.arange(volumes) * tr,
             events[["onset", "duration"]].assign(trial_type=names),
@@ -116,6 +123,8 @@ def events_from_labels(labels: Sequence[str], tr: float) -> DataFrame:
     from pandas import DataFrame
 
     labels = np.asarray(labels)
+    if not len(labels):
+        raise ValueError("0 labels given, expected one a volume; leave that run out")
     first = np.flatnonzero(np.diff(block_numbers(labels), prepend=-1))
     count = np.diff(first, append=len(labels))
     return DataFrame({"onset": first * tr, "duration": count * tr, "trial_type": labels[first]})
@@ -123,31 +132,67 @@ def events_from_labels(labels: Sequence[str], tr: float) -> DataFrame:
 
 def block_numbers(labels: np.ndarray) -> np.ndarray:
     """Block of each volume of a run, int64 (volumes,), counted from 0: a block ends where the label changes."""
+    if not len(labels):
+        return np.zeros(0, dtype=np.int64)
     rows = np.asarray(labels).reshape(len(labels), -1)
     return np.cumsum(np.append(False, (rows[1:] != rows[:-1]).any(axis=1)), dtype=np.int64)
 
 
 def read_events(table: Table, ignore: Sequence[str] = ("rest",)) -> DataFrame:
-    """The trials of an events.tsv or data frame, as they stand: rows with a trial_type that is not in `ignore`."""
-    import pandas as pd
+    """The trials of an events.tsv or data frame, as they stand: rows with a trial_type that is not in `ignore`.
+
+    Args:
+        table: path of a file, of which every word is taken as it is written (`001`, `None` and `true` are names, only
+            `n/a` is missing); or a data frame.
+        ignore: trial types that are no trials.
+
+    Returns:
+        One row a trial: onset and duration as float seconds, trial_type and stim_file as text; other columns as they
+        stand, of a file as text.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no BIDS events, with file, line and column of what is wrong; no trials.
+    """
+    from pandas import DataFrame
 
     if isinstance(table, str | os.PathLike):
         where = str(table)
         if not Path(table).is_file():
             raise FileNotFoundError(f"no events at {where}; give one events.tsv a run")
-        events = pd.read_csv(table, sep="\t", na_values="n/a")
+        read = read_table(table, "\t")
+        events, places = DataFrame(list(read.rows), columns=list(read.columns), dtype=object), read.places
     else:
-        where, events = "the events", table
+        where, events = "the events", table.reset_index(drop=True)
+        places = [f"the events, row {row}" for row in range(len(events))]
     missing = [name for name in ("onset", "duration", "trial_type") if name not in events]
     if missing:
         raise ValueError(
             f"{where} has columns {list(events.columns)}, but no {missing}; BIDS events need onset, duration and "
             "trial_type, separated by tabs"
         )
-    trials = events[events["trial_type"].notna() & ~events["trial_type"].isin(ignore)].reset_index(drop=True)
-    if not len(trials):
+
+    def values(column: str) -> list[object]:
+        """None, where pandas says NaN or NA."""
+        cells = events[column]
+        return cells.astype(object).where(cells.notna(), None).tolist()
+
+    types = words(values("trial_type"), "trial_type", places)
+    seconds = {column: numbers(values(column), column, places) for column in ("onset", "duration")}
+    kept = np.array([word is not None and word not in ignore for word in types], dtype=bool)
+    for column, times in seconds.items():
+        lost = np.flatnonzero(kept & np.isnan(times))
+        if len(lost):
+            raise ValueError(
+                f"{places[lost[0]]}, column {column!r}: {len(lost)} of {int(kept.sum())} trials have no {column}; BIDS "
+                "gives it in seconds for every event"
+            )
+    if not kept.any():
         raise ValueError(f"0 of {len(events)} rows of {where} are trials, without {list(ignore)}; leave that run out")
-    return trials
+    if "stim_file" in events:  # where nothing is shown, its cell may be empty
+        files = [None if value == "" else value for value in values("stim_file")]
+        events = events.assign(stim_file=words(files, "stim_file", places))
+    return events.assign(**seconds, trial_type=types)[kept].reset_index(drop=True)
 
 
 def describe_trials(
@@ -264,9 +309,7 @@ def _picture(
             raise ValueError(f"no stimulus {file!r} among the {len(stimuli)} given; name each as in stim_file")
         image = np.asarray(stimuli[file])
     else:
-        from PIL import Image as Picture
-
         if not (Path(stimuli) / file).is_file():
             raise FileNotFoundError(f"no stimulus at {Path(stimuli) / file}; give the folder stim_file starts from")
-        image = np.asarray(Picture.open(Path(stimuli) / file).convert("RGB"))
+        image = read_picture(Path(stimuli) / file)
     return image if image_size is None else resize_images(image[None], image_size)[0]

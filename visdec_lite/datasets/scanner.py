@@ -108,6 +108,8 @@ def scan(
     from nibabel import Nifti1Image
 
     cells, affine, brain = _grid(rois)
+    if not len(events):
+        raise ValueError("0 events to scan, expected 1 or more; leave that run out")
     if responses.shape != (len(events), len(cells)):
         raise ValueError(
             f"responses have shape {responses.shape}, expected ({len(events)} events, {len(cells)} voxels)"
@@ -157,6 +159,10 @@ def write_nifti(
     if not dataset.simulated:
         raise ValueError(
             f"data set {dataset.name!r} is of real people, expected a simulated one; a scan is not made up for them"
+        )
+    if not isinstance(runs, Mapping) or not runs:
+        raise ValueError(
+            f"runs is {runs!r}, expected split -> numbers of its runs, such as {{'train': [0, 1], 'test': [0]}}"
         )
     folder = Path(folder)
     (folder / "stimuli").mkdir(parents=True, exist_ok=True)
@@ -237,10 +243,9 @@ def _places(sizes: tuple[tuple[str, int], ...]) -> tuple[dict[str, np.ndarray], 
 
 
 def _rows_of(dataset: BrainDataset, split: str, number: int) -> np.ndarray:
-    rows = dataset[split].run == number
-    if not rows.any():
-        known = np.unique(dataset[split].run)
-        raise ValueError(f"split {split!r} has no run {number}; it has {len(known)}: {known[0]} to {known[-1]}")
+    rows, known = dataset[split].run == number, np.unique(dataset[split].run)
+    if number not in known.tolist():
+        raise ValueError(f"split {split!r} has no run {number!r}; it has {len(known)}: {known[0]} to {known[-1]}")
     return rows
 
 

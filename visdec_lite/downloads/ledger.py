@@ -17,11 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from visdec_lite.files import atomic_path
+from visdec_lite.files import LEDGER, atomic_path
 
 logger = logging.getLogger(__name__)
 
-LEDGER = "downloads.lock.json"
 LOCKS = ".locks"  # folder of the data home; the locks in it are free when their process ends, however it ends
 
 

@@ -16,6 +16,7 @@ from html import escape, unescape
 from pathlib import Path
 from string import Template
 
+from visdec_lite.datasets.pictures import read_picture
 from visdec_lite.files import atomic_path
 from visdec_lite.teaching.executed import html_of, write_page
 from visdec_lite.teaching.glossary import GLOSSARY
@@ -168,7 +169,7 @@ def _small(png: bytes) -> bytes:
     """A PNG of at most `COVER_SIZE`, 256 colours."""
     from PIL import Image
 
-    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image = Image.fromarray(read_picture(png, background=255))
     image.thumbnail(COVER_SIZE, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE).save(

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 import numpy as np
 from matplotlib.figure import Figure
 
+from visdec_lite.datasets.pictures import read_picture
 from visdec_lite.plotting import own_parameters
 from visdec_lite.widgets.knobs import Knob, State, check, knobs_of
 from visdec_lite.widgets.worker import Cancelled, LatestWins
@@ -325,7 +326,7 @@ def _stack(pngs: list[bytes]) -> bytes:
     """Pictures beneath one another on white."""
     from PIL import Image
 
-    images = [np.asarray(Image.open(io.BytesIO(one)).convert("RGB")) for one in pngs]
+    images = [read_picture(one, background=255) for one in pngs]
     width = max(image.shape[1] for image in images)
     padded = [np.pad(i, ((0, 0), (0, width - i.shape[1]), (0, 0)), constant_values=255) for i in images]
     buffer = io.BytesIO()
