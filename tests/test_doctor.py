@@ -55,6 +55,22 @@ def test_the_table_has_every_data_set_with_its_licence(monkeypatch, tmp_path):
     assert str(tmp_path) in table
 
 
+def test_folders_that_cannot_be_written_are_told_with_the_variable_that_names_another(monkeypatch, tmp_path):
+    for name in ("VISDEC_CACHE", "XDG_CACHE_HOME", "VISDEC_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/proc/nowhere")  # cannot be made, whoever runs this
+    findings = by_name()
+    assert findings["folder: data"].well and findings["folder: data"].found == str(tmp_path / "data")
+    for what, variable in (("folder: cache", "VISDEC_CACHE"), ("folder: home", "MPLCONFIGDIR")):
+        assert not findings[what].well and variable in findings[what].remedy, what
+        assert findings[what].found.startswith("/proc/nowhere") and "cannot be written" in findings[what].found
+    monkeypatch.setenv("VISDEC_CACHE", str(tmp_path / "file" / "below"))
+    assert by_name()["folder: cache"].well, "it could be made"
+    (tmp_path / "file").touch()
+    assert not by_name()["folder: cache"].well, "a file is in its place"
+
+
 def test_a_full_disk_is_told(monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=5e8))
     assert str(by_name()["disk"]).splitlines()[0].endswith("0.5 GB free here") and not by_name()["disk"].well

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import json
 import logging
@@ -20,11 +21,14 @@ import bad_server
 import numpy as np
 import pooch
 import pytest
+import requests
 from bad_server import BadServer, cut, drip, hold, no_length, stall, status, whole, wrong_place
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from visdec_lite.downloads import fetch as fetching
 from visdec_lite.downloads.fetch import fetch
-from visdec_lite.downloads.ledger import Ledger
+from visdec_lite.downloads.ledger import Ledger, Record
 from visdec_lite.downloads.registry import File
 from visdec_lite.downloads.resume import Patience, ResumingDownloader
 from visdec_lite.downloads.room import DiskFull, DownloadError
@@ -95,6 +99,12 @@ def test_a_file_arrives_whole_and_is_recorded(server, home, impatient, slept):
     assert path.stat().st_mode == (home / "plain").stat().st_mode, "as any file, not private"
 
 
+def test_a_data_home_of_any_name_is_taken_as_it_stands(server, tmp_path, impatient):
+    home = tmp_path.joinpath("{course}", "{0} 100% $HOME ~ #1 ;é☂", "'quoted\"\n<b>&amp;")
+    assert get(server, home, impatient).read_bytes() == CONTENT
+    assert list(Ledger(home).records()) == ["set/a.bin"] and [path.name for path in tmp_path.iterdir()] == ["{course}"]
+
+
 def test_what_is_there_and_good_is_not_downloaded_again(server, home, impatient):
     get(server, home, impatient)
     get(server, home, impatient)
@@ -139,7 +149,7 @@ def test_a_bar_counts_the_bytes_and_starts_where_the_file_was_cut(server, home, 
         def update(self, count):
             self.n += count
 
-    monkeypatch.setattr("tqdm.tqdm", Bar)
+    monkeypatch.setattr("visdec_lite.progress.Bar", Bar)
     server.plan["/a.bin"] = [cut(100_000, rudely=False)]
     file = File(path="a.bin", urls=(f"{server.url}/a.bin",), sha256=SHA256)
     patience = Patience(sleep=lambda seconds: None)
@@ -147,7 +157,7 @@ def test_a_bar_counts_the_bytes_and_starts_where_the_file_was_cut(server, home, 
     (bar,) = bars
     assert bar.n == len(CONTENT) and bar.options["desc"] == "a.bin"
     assert bar.starts == [(0, 300_000), (100_000, 300_000)]
-    assert bar.options["disable"] is None, "tqdm itself looks whether there is a terminal"
+    assert bar.options["disable"] is False
 
 
 # a connection that breaks
@@ -304,11 +314,93 @@ def test_a_wrong_file_on_one_mirror_does_not_matter_if_the_next_is_right(server,
     assert "trying the next mirror" in caplog.text
 
 
-def test_a_web_page_in_place_of_the_file_is_refused(server, home, impatient):
-    server.plan["/a.bin"] = [whole(b"<html>log in</html>", Content_Type="text/html; charset=utf-8")]
-    with pytest.raises(DownloadError, match="sent a web page, expected a file; open the address in a browser"):
+LOGIN = b"<!DOCTYPE html>\n<html><head><title>Log in</title></head><body>...</body></html>"
+XHTML = b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN">\n<html/>'
+EXPIRED = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code></Error>'
+INSTEAD = {  # body, Content-Type, what it is called
+    "login page": (LOGIN, "text/html; charset=utf-8", "a web page"),
+    "login page in capitals": (LOGIN.upper(), "Text/HTML", "a web page"),
+    "login page as XHTML": (XHTML, "application/xhtml+xml", "a web page"),
+    "login page as text": (b"\r\n  " + LOGIN, "text/plain", "a web page"),
+    "login page as data": (b"\xef\xbb\xbf" + LOGIN, "application/octet-stream", "a web page"),
+    "login page of no type": (LOGIN, "", "a web page"),
+    "login page in UTF-16": (LOGIN.decode().encode("utf-16"), "text/html", "a web page"),
+    "login page in Latin-1": (LOGIN.replace(b"...", b"caf\xe9"), "text/html", "a web page"),
+    "login page, compressed": (gzip.compress(LOGIN), "text/html", "gzip-compressed"),
+    "JSON": (b'{"message": "not found"}', "application/json", "a JSON message"),
+    "JSON list": (b' [{"error": 401}]', "text/plain", "a JSON message"),
+    "XML of a storage": (EXPIRED, "application/xml", "an XML message"),
+    "XML without a head": (b"<Error><Code>SignatureDoesNotMatch</Code></Error>", "", "an XML message"),
+    "a sentence": (b"Please log in to the network of this hotel.\n", "text/plain", "plain text"),
+    "pointer of git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "", "plain text"),
+    "nothing": (b"", "application/octet-stream", "empty"),
+    "nothing of no type": (b"", "", "empty"),
+}
+
+
+@pytest.mark.parametrize("what", INSTEAD)
+def test_what_is_plainly_not_the_file_is_neither_placed_nor_recorded(server, home, impatient, what):
+    body, kind, words = INSTEAD[what]
+    headers = {"Content_Type": kind} if kind else {}
+    server.plan["/a.bin"] = [whole(body, **headers)]
+    with pytest.raises(DownloadError, match=rf"what came is {words}, expected was the file; open the address in a br"):
         get(server, home, impatient, sha256=None)
-    assert left(home) == []
+    assert left(home) == [] and Ledger(home).records() == {}
+    assert get(server, home, impatient, sha256=None).read_bytes() == CONTENT, "the right file is taken later"
+    server.plan["/b.bin"] = [whole(body, **headers)]
+    with pytest.raises(DownloadError, match=rf"refused, what came is {words}"):  # a known hash decides, the same words
+        fetch_b(server, home, impatient, SHA256)
+    assert left(home) == ["a.bin"]
+
+
+def fetch_b(server: BadServer, home: Path, patience: Patience, sha256: str | None, name: str = "b.bin") -> Path:
+    """Fetch /b.bin under another name."""
+    file = File(path=name, urls=(f"{server.url}/b.bin",), sha256=sha256)
+    return fetch(file, home / "set" / name, Ledger(home), page=PAGE, patience=patience, progress=False)
+
+
+@pytest.mark.parametrize("sha256", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("kind", ["text/html", "application/json", "text/plain", "nonsense"])
+def test_the_bytes_count_not_what_they_are_called(server, home, impatient, sha256, kind):
+    server.plan["/a.bin"] = [whole(Content_Type=kind)]
+    assert get(server, home, impatient, sha256=SHA256 if sha256 else None).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "words"),
+    [
+        ("config.json", b'{"hidden_size": 768}', None),
+        ("config.json", LOGIN, "a web page"),
+        ("config.json", b"Entry not found", "plain text"),
+        ("config.json", CONTENT, "binary"),
+        ("labels.txt", b"face\nhouse\n", None),
+        ("labels.txt", LOGIN, "a web page"),
+        ("surface.gii", EXPIRED.replace(b"Error", b"GIFTI"), None),
+        ("bold.nii.gz", gzip.compress(CONTENT), None),
+        ("bold.nii.gz", CONTENT, "binary"),
+        ("weights.safetensors", b"\x40\0\0\0\0\0\0\0" + b'{"weight": 0}', None),
+        ("README", b"read me", None),
+    ],
+)
+def test_what_a_file_may_be_depends_on_its_name(server, home, impatient, name, body, words):
+    server.files["/b.bin"] = body
+    if words is None:
+        assert fetch_b(server, home, impatient, None, name).read_bytes() == body
+        return
+    with pytest.raises(DownloadError, match=f"what came is {words}, expected was the file"):
+        fetch_b(server, home, impatient, None, name)
+
+
+def test_a_page_placed_by_hand_or_recorded_long_ago_is_not_taken_for_the_file(server, home, impatient):
+    (home / "set").mkdir(parents=True)
+    (home / "set/a.bin").write_bytes(LOGIN)
+    with pytest.raises(DownloadError, match=r"a.bin is a web page, not the file; delete it, and the same command gets"):
+        get(server, home, impatient, sha256=None)
+    record = Record("", hashlib.sha256(LOGIN).hexdigest(), len(LOGIN), "2020", "first use")
+    Ledger(home).record({"set/a.bin": record})
+    with pytest.raises(DownloadError, match=r"is a web page, .*delete it, take 'set/a.bin' out of .*lock.json"):
+        get(server, home, impatient, sha256=None)
+    assert (home / "set/a.bin").read_bytes() == LOGIN, "what a person placed is not thrown away"
 
 
 def test_a_known_length_is_checked_before_anything_is_written(server, home, impatient):
@@ -317,11 +409,26 @@ def test_a_known_length_is_checked_before_anything_is_written(server, home, impa
     assert left(home) == []
 
 
-def test_a_compressed_answer_is_refused(server, home, impatient):
-    server.plan["/a.bin"] = [whole(Content_Encoding="gzip")]
-    with pytest.raises(DownloadError, match="sent the file as gzip, asked for was identity"):
-        get(server, home, impatient)
+@pytest.mark.parametrize("coding", ["", "Identity", "aws-chunked", "x-gzip", "gzip", "br", "aws-chunked, gzip", ","])
+def test_what_a_server_calls_good_bytes_does_not_matter_to_a_known_hash(server, home, impatient, coding):
+    server.plan["/a.bin"] = [whole(Content_Encoding=coding)]
+    assert get(server, home, impatient).read_bytes() == CONTENT
     assert server.seen[0].headers["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("coding", ["", "Identity", "aws-chunked", "x-gzip"])
+def test_without_a_hash_the_bytes_tell_whether_an_answer_is_compressed(server, home, impatient, coding):
+    server.plan["/a.bin"] = [whole(gzip.compress(CONTENT), Content_Encoding=coding)]
+    with pytest.raises(DownloadError, match="what came is gzip-compressed"):
+        get(server, home, impatient, sha256=None)
+    server.plan["/a.bin"] = [whole(Content_Encoding=coding)]
+    assert get(server, home, impatient, sha256=None).read_bytes() == CONTENT
+
+
+def test_a_coding_that_the_bytes_do_not_show_is_refused_without_a_hash(server, home, impatient):
+    server.plan["/a.bin"] = [whole(Content_Encoding="aws-chunked, BR")]
+    with pytest.raises(DownloadError, match="sent the file as br, asked for was identity"):
+        get(server, home, impatient, sha256=None)
 
 
 def test_a_safe_address_that_sends_on_to_an_unsafe_one_is_refused(home):
@@ -528,7 +635,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from visdec_lite.downloads.fetch import fetch
-from visdec_lite.downloads.ledger import Ledger
+from visdec_lite.downloads.ledger import Ledger, Record
 from visdec_lite.downloads.registry import File
 url, home, sha256 = sys.argv[1:]
 fetch(File(path="a.bin", urls=(url,), sha256=sha256), Path(home) / "set/a.bin", Ledger(Path(home)), page="")
@@ -639,7 +746,45 @@ def test_different_files_at_once_are_all_recorded(home, impatient):
     assert len(Ledger(home).records()) == 8
 
 
-# proxies
+# passwords and proxies
+
+
+def test_no_password_of_netrc_is_sent_to_a_mirror_nor_where_it_sends_on_to(server, home, impatient, monkeypatch):
+    (home.parent / ".netrc").write_text("default login student password secret\n")
+    (home.parent / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(home.parent))
+    monkeypatch.delenv("NETRC", raising=False)
+    with bad_server.running({"/signed": CONTENT}) as storage:
+        assert requests.get(f"{storage.url}/signed").request.headers["Authorization"], "requests itself would"
+        server.plan["/a.bin"] = [status(302, Location=storage.url.replace("127.0.0.1", "localhost") + "/signed?key=1")]
+        storage.files["/signed?key=1"] = CONTENT
+        assert get(server, home, impatient).read_bytes() == CONTENT
+        assert [seen.path for seen in storage.seen][1:] == ["/signed?key=1"]
+        assert not any("authorization" in seen.headers for seen in [*server.seen, *storage.seen[1:]])
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_dead_proxy_is_named_as_such_without_its_password(home, impatient, monkeypatch, scheme):
+    with bad_server.running({}) as gone:
+        pass
+    monkeypatch.setenv(f"{scheme}_proxy", gone.url.replace("//", "//student:secret@"))
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    file = File(path="a.bin", urls=(f"{scheme}://nowhere.invalid/a.bin",), sha256=SHA256)
+    found = rf"no connection to the proxy {gone.url} \({scheme}_proxy\): Connection refused; correct it or unset it"
+    with pytest.raises(DownloadError, match=found) as error:
+        fetch(file, home / "set/a.bin", Ledger(home), page=PAGE, patience=impatient, progress=False)
+    assert "secret" not in str(error.value)
+
+
+def test_a_proxy_that_wants_a_password_is_told(server, home, impatient, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    server.plan["/a.bin"] = [status(407)]
+    file = File(path="a.bin", urls=("http://nowhere.invalid/a.bin",), sha256=SHA256)
+    with pytest.raises(DownloadError, match="the proxy wants a name and a password"):
+        fetch(file, home / "set/a.bin", Ledger(home), page=PAGE, patience=impatient, progress=False)
 
 
 def test_a_proxy_named_in_the_environment_is_used(server, home, impatient, monkeypatch):
@@ -650,3 +795,40 @@ def test_a_proxy_named_in_the_environment_is_used(server, home, impatient, monke
     fetch(file, home / "set/a.bin", Ledger(home), page=PAGE, patience=impatient, progress=False)
     assert [seen.path for seen in server.seen] == ["http://nowhere.invalid/a.bin"]
     assert server.seen[0].headers["user-agent"].startswith("visdec_lite/")
+
+
+# whatever a server says
+
+SMALL = CONTENT[:3000]
+odd_words = st.sampled_from(["", "²", "-1", "9" * 30, "9" * 5000, "1, 2", '"x', "W/", "bytes */*", "bytes ²-3/4"])
+words = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=40)
+odd_headers = st.dictionaries(
+    st.sampled_from(["Content_Type", "Content_Encoding", "ETag", "Last_Modified", "Content_Range", "Retry_After"]),
+    odd_words | words,
+)
+bodies = st.sampled_from([body for body, _, _ in INSTEAD.values()]) | st.text("<>{}[] abc\n\té", max_size=99).map(
+    str.encode
+)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_whatever_a_server_says_the_file_or_a_sentence_comes(tmp_path_factory, known):
+    """Bad headers, a wrong body and cuts in any order: the file is in place, or nothing is, and nothing is recorded."""
+    patience = Patience(timeout=5, retries=1, sleep=lambda seconds: None)
+    sha256 = hashlib.sha256(SMALL).hexdigest()
+
+    @settings(derandomize=True, deadline=None, max_examples=60)
+    @given(headers=odd_headers, body=bodies | st.none(), cuts=st.integers(0, 2))
+    def fetched(headers, body, cuts) -> None:
+        home = tmp_path_factory.mktemp("data")
+        server.plan["/a.bin"] = [*cuts * [cut(1000, rudely=False, **headers)], *2 * [whole(body, **headers)]]
+        try:
+            found = get(server, home, patience, sha256=sha256 if known else None)
+        except DownloadError:
+            assert not (home / "set/a.bin").exists() and Ledger(home).records() == {}
+            server.plan.clear()  # the same command, on a good day
+            found = get(server, home, patience, sha256=sha256 if known else None)
+        assert found.read_bytes() == SMALL and Ledger(home).records()["set/a.bin"].sha256 == sha256
+
+    with bad_server.running({"/a.bin": SMALL}) as server:
+        fetched()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import inspect
 import io
 import json
 import logging
+import os
 import re
 import stat
 import subprocess
@@ -31,7 +33,7 @@ from visdec_lite.downloads.unpack import unpack
 
 ROOT = Path(__file__).resolve().parent.parent
 LICENCE = "only for people who like bytes"
-ONE, TWO = b"one" * 1000, b"two" * 2000
+ONE, TWO = b"\x00ne" * 1000, b"\x00wo" * 2000
 
 
 def sha256(content: bytes) -> str:
@@ -238,17 +240,33 @@ def test_nilearn_fetches_into_the_data_home_and_its_files_are_recorded(home, mon
 
     def fetch_haxby(**options):
         calls.append(options)
+        assert os.environ["NETRC"] == os.devnull, "no password of .netrc goes to presigned addresses"
         (home / "haxby2001/subj2").mkdir(parents=True)
-        (home / "haxby2001/subj2/bold.nii.gz").write_bytes(ONE)
+        (home / "haxby2001/subj2/bold.nii.gz").write_bytes(sent)
 
+    sent = gzip.compress(ONE)
+    monkeypatch.setenv("NETRC", "as it was")
     fake_nilearn(monkeypatch, fetch_haxby)
     assert store.get("haxby", subjects=[2]) == [home / "haxby2001/subj2/bold.nii.gz"]
     assert calls == [{"data_dir": str(home), "verbose": 1, "subjects": [2]}]
     record = Ledger(home).records()["haxby2001/subj2/bold.nii.gz"]
-    assert (record.sha256, record.trust) == (sha256(ONE), "first use")
+    assert (record.sha256, record.trust) == (sha256(sent), "first use")
     assert [check.verdict for check in store.verify("haxby")] == ["good"]
     with pytest.raises(ValueError, match="haxby has no subject 7"):
         store.get("haxby", subjects=[7])
+    assert os.environ["NETRC"] == "as it was"
+
+
+def test_a_web_page_that_nilearn_took_for_a_file_is_not_recorded(home, monkeypatch):
+    def fetch_haxby(**options):
+        (home / "haxby2001").mkdir(parents=True, exist_ok=True)
+        (home / "haxby2001/mask.nii.gz").write_bytes(b"<html>log in</html>")
+        (home / "haxby2001/README").write_bytes(b"")
+
+    fake_nilearn(monkeypatch, fetch_haxby)
+    with pytest.raises(DownloadError, match=r"mask.nii.gz is a web page, not a file of haxby; delete it, and the same"):
+        store.get("haxby", subjects=[1])
+    assert Ledger(home).records() == {}
 
 
 @pytest.mark.slow

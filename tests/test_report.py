@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import copy
+import math
 import re
 from functools import partial
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -268,3 +271,41 @@ def test_further_tables_stand_as_they_are_and_are_escaped(write):
 def test_a_row_of_another_length_is_an_error(write):
     with pytest.raises(ValueError, match="table 'costs': a row has 1 values, expected 2"):
         write(tables={"costs": (("method", "seconds"), [("ridge",)])})
+
+
+ODD = (None, "<script>", [], [1, 2], [math.nan, 1], math.nan, -1, True, 10**400)
+FULL = {
+    "simulated": True, "dataset": "d", "preset": "smoke", "seed": 0, "n_test": 5, "n_way": 50, "repeats_averaged": 3,
+    "methods": {"visdec": {"n_way_top1": {"value": 0.2, "ci95": [0.1, 0.3], "chance": 0.02}}},
+    "seconds": {"total": 1.0}, "versions": {"torch": "2"}, "fingerprint": "f",
+}  # fmt: skip
+
+
+def places(content: dict, above: tuple = ()) -> list[tuple]:
+    """Every key of a nested dict, as the way to it."""
+    inner = [way for key, value in content.items() if isinstance(value, dict) for way in places(value, (*above, key))]
+    return [(*above, key) for key in content] + inner
+
+
+def test_whatever_stands_in_metrics_there_is_a_page_or_a_sentence(tmp_path, monkeypatch):
+    """An odd value in the place of each number, name and table: a whole page that runs nothing, or a ValueError."""
+    dot = plotting.figure_png(Figure((0.1, 0.1)))
+    monkeypatch.setattr(plotting, "figure_png", lambda figure, margin=True: dot)  # figures are made, and not rendered
+    pages, refused = 0, 0
+    for way, odd in product(places(FULL), ODD):
+        metrics = copy.deepcopy(FULL)
+        place = metrics
+        for key in way[:-1]:
+            place = place[key]
+        place[way[-1]] = odd
+        path = tmp_path / f"{pages}.html"
+        try:
+            write_report(path, metrics=metrics)
+        except ValueError as error:
+            refused += 1
+            assert way[-1] in str(error) or "scores" in str(error), (way, odd, error)
+            assert not path.exists()
+        else:
+            pages += 1
+            assert "<script" not in path.read_text()
+    assert pages > 40 and refused > 50, (pages, refused)

@@ -169,7 +169,7 @@ def test_the_sources_stay_as_they_were(runs, folder):
 # --- again, in the same folder ---
 
 
-def test_what_is_finished_is_kept_until_asked_anew_or_given_other_parameters(runs, folder, out, monkeypatch):
+def test_what_is_finished_is_kept_until_asked_anew_or_given_other_parameters(runs, folder, out, monkeypatch, caplog):
     started = []
 
     class Told:
@@ -197,6 +197,12 @@ def test_what_is_finished_is_kept_until_asked_anew_or_given_other_parameters(run
     with pytest.raises(KeyboardInterrupt):
         run_lessons(["0"], parameters=given, **words)
     assert started == ["00_passes", "00_passes", "01_raises", "00_passes"]
+    for damaged in (b"", b"[]", b"null", b'{"lessons": []}', b'{"lessons": {"00_passes": 1}}', b"\xff", b"{}"):
+        caplog.clear()
+        (out / "timing.json").write_bytes(damaged)
+        with pytest.raises(KeyboardInterrupt):
+            run_lessons(["0"], parameters=given, **words)
+        assert "timing.json cannot be read" in caplog.text and started[-1] == "00_passes"
     (out / "timing.json").write_bytes(before)
 
 
@@ -278,9 +284,25 @@ def test_lessons_are_found_by_number_or_name(folder, tmp_path):
         find_lessons(["7"], folder)
     with pytest.raises(FileNotFoundError, match=r"no lessons .*clone it and pip install .*--folder"):
         find_lessons(folder=tmp_path)
-    (tmp_path / "00_broken.ipynb").write_text("{")
-    with pytest.raises(ValueError, match=r"00_broken\.ipynb is no notebook \(JSONDecodeError"):
+
+
+@pytest.mark.parametrize("word", ["", "\0", "²", "9" * 5000, "../00", "é", " 0", "0.5", "00_passes\n", "{0}", "%s"])
+def test_odd_words_name_no_lesson(folder, word):
+    with pytest.raises(ValueError, match=r"^no lesson '.*; there are 00_passes, 01_raises"):
+        find_lessons([word], folder)
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[]", b"\xff", b'{"cells": []}', b'{"cells": ["x"]}'])
+def test_what_is_no_notebook_is_named(tmp_path, content):
+    (tmp_path / "00_broken.ipynb").write_bytes(content)
+    with pytest.raises(ValueError, match=r"00_broken\.ipynb is no notebook \(\w+: .*; get it anew"):
         find_lessons(folder=tmp_path)
+
+
+def test_a_parameter_that_is_no_plain_value_is_named(tmp_path):
+    write_lesson(tmp_path, "00_odd", [], parameters="PRESET = choose()")
+    with pytest.raises(ValueError, match=r"00_odd\.ipynb: parameter 'PRESET = choose\(\)' is no plain value"):
+        run_lessons(folder=tmp_path, out=tmp_path / "out")
 
 
 def test_who_loads_an_artefact_waits_for_who_makes_it(tmp_path):
@@ -425,9 +447,30 @@ def test_lab_opens_lesson_00_and_hands_options_on(app, folder, monkeypatch):
     done = CliRunner().invoke(app, ["lab", "--folder", str(folder), "--no-browser", "--port", "8889"])
     assert done.exit_code == 3
     command, data = asked[0]
-    assert command[1:3] == ["-m", "jupyterlab"] and command[-3:] == ["--no-browser", "--port", "8889"]
+    assert command[1:4] == ["-P", "-m", "jupyterlab"] and command[-3:] == ["--no-browser", "--port", "8889"]
     assert "--LabApp.default_url=/lab/tree/00_passes.ipynb" in command
+    assert "--ServerApp.kernel_spec_manager_class=visdec_lite.kernels.ThisPython" in command
     assert f"--ServerApp.root_dir={folder}" in command and Path(data).is_absolute()
+    assert "cannot be written" not in done.output
+
+
+def test_lab_does_without_a_home_folder(app, folder, monkeypatch):
+    seen = []
+
+    class Started:
+        def __init__(self, command, env):
+            places = {env[name] for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR")}
+            seen.extend([*places, *map(os.path.isdir, places)])
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    done = CliRunner().invoke(app, ["lab", "--folder", str(folder)])
+    assert done.exit_code == 0 and "/proc/nowhere cannot be written: what JupyterLab keeps for you" in done.output
+    (place, was_there) = seen
+    assert was_there and not os.path.exists(place), "gone afterwards"
 
 
 def test_without_the_notebook_tools_the_way_out_is_said(app, folder, monkeypatch):

@@ -156,6 +156,13 @@ def test_a_lesson_that_was_not_run_is_shown_without_figures(course, tmp_path):
     assert "draw" in text and "7531" not in text
 
 
+def test_a_folder_without_executed_lessons_is_no_site_without_figures(course, tmp_path):
+    folder, _ = course
+    with pytest.raises(FileNotFoundError, match=r"0 executed lessons in .*nowhere; make them: visdec-lite run --out"):
+        write_site(tmp_path / "site", folder=folder, executed=tmp_path / "nowhere")
+    assert not (tmp_path / "site").exists()
+
+
 def test_the_cover_is_the_first_picture_of_its_cell(course):
     _, executed = course
     cover = cover_of(read_lesson(executed / "00_first.ipynb"))

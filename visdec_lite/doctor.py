@@ -17,7 +17,8 @@ from packaging.requirements import Requirement
 
 from visdec_lite import chain
 from visdec_lite.datasets import LOADERS
-from visdec_lite.files import data_home
+from visdec_lite.files import cache_home, data_home
+from visdec_lite.own_python import can_write, user_home
 
 LEAST_FREE_GB = 2.0  # a class run with its checkpoints takes well below this
 
@@ -37,8 +38,8 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Python, packages, device, shipped weights, data sets, disk."""
-    return [_python(), *_packages(), _device(), *_weights(), *_datasets(), _disk()]
+    """Python, packages, device, shipped weights, data sets, folders, disk."""
+    return [_python(), *_packages(), _device(), *_weights(), *_datasets(), *_folders(), _disk()]
 
 
 def dataset_table() -> list[str]:
@@ -130,6 +131,24 @@ def _datasets() -> list[Finding]:
         findings.append(
             Finding(f"data: {name}", bool(files), f"{len(files)} files", f"visdec-lite download get {name} (optional)")
         )
+    return findings
+
+
+def _folders() -> list[Finding]:
+    """Whether there is room for what is kept; without it all works, but some of it is made again every time."""
+    places = {
+        "folder: data": (data_home(), "set VISDEC_DATA to a folder that can be written, or give --to"),
+        "folder: cache": (cache_home(), "set VISDEC_CACHE, else the simulated subject is computed at every start"),
+        "folder: home": (
+            user_home(),
+            "set HOME or XDG_CACHE_HOME, MPLCONFIGDIR, HF_HOME and TORCH_HOME to folders that can be written; "
+            "`run` and `lab` do without",
+        ),
+    }
+    findings = []
+    for what, (folder, way_out) in places.items():
+        well = can_write(folder)
+        findings.append(Finding(what, well, f"{folder.absolute()}{'' if well else ': cannot be written'}", way_out))
     return findings
 
 

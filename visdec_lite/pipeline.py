@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from numbers import Integral
@@ -32,6 +32,7 @@ from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.latent_diffusion import LatentDiffusion, denoise, generators_of, make_scheduler, set_out
 from visdec_lite.manifest import verify, whole_folder
 from visdec_lite.preprocessing import to_uint8
+from visdec_lite.progress import Bar
 from visdec_lite.validation import as_array
 
 SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")  # the same for every scheduler
@@ -241,6 +242,10 @@ class FMRIToImagePipeline(DiffusionPipeline):
                 pictures.append(to_uint8(self.decode(latents)))
         images = rearrange(np.concatenate(pictures), "(n s) h w c -> n s h w c", s=num_samples)
         return FMRIToImageOutput(images=images)
+
+    def progress_bar(self, iterable: Iterable[Any] | None = None, total: int | None = None) -> Bar:
+        """Diffusers' bar, which `set_progress_bar_config` sets up; in a log file it is one line."""
+        return Bar(iterable, total=total, **getattr(self, "_progress_bar_config", {}))
 
     def predict_noise(self, noisy: Tensor, timestep: Tensor, context: Tensor, time_condition: Tensor | None) -> Tensor:
         """epsilon_theta(x_t, t, condition)."""

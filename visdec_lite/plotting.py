@@ -1,7 +1,8 @@
 """Figures of a run: pictures side by side, scores with their uncertainty, loss curves.
 
 In: pictures, uint8; scores as they stand in metrics.json; histories of training. Out: a matplotlib `Figure`
-that belongs to no window and no global state, or its PNG bytes, the same bytes for the same input. Colours are
+that belongs to no window and no global state, or its PNG bytes, the same bytes for the same input, whatever the user's
+matplotlibrc says: all is drawn and saved within `own_parameters`. Colours are
 those of Okabe and Ito (2008, *Color Universal Design*), which colour-blind people can tell apart; methods also
 differ by marker. A figure made from simulated data says so in a badge above its title. Positions are inches
 from the top left corner.
@@ -11,15 +12,21 @@ from __future__ import annotations
 
 import io
 import math
+import numbers
 import os
+import reprlib
+import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.style import context as style_context
 from matplotlib.transforms import Bbox
 
 from visdec_lite.files import atomic_path
@@ -162,6 +169,21 @@ def averaging(repeats_averaged: bool | int | None, method: str = "") -> str:
     return f"{repeats_averaged} repeats averaged" if repeats_averaged > 1 else "single trials, not averaged"
 
 
+_drawing = threading.RLock()  # matplotlib's parameters are those of all threads
+
+
+@contextmanager
+def own_parameters() -> Iterator[None]:
+    """Matplotlib's parameters as they are out of the box, the user's afterwards; also a decorator.
+
+    A user's `image.origin: lower` would turn every picture upside down. Figures are drawn when they are saved, so that
+    is done inside, too. One thread at a time.
+    """
+    with _drawing, style_context("default"):
+        yield
+
+
+@own_parameters()
 def gallery(
     truth: np.ndarray,
     columns: Mapping[str, np.ndarray],
@@ -238,6 +260,7 @@ def gallery(
     return figure
 
 
+@own_parameters()
 def score_chart(
     methods: Mapping[str, Mapping[str, Mapping[str, Any]]],
     *,
@@ -258,6 +281,7 @@ def score_chart(
         n_way: classes in the n-way contest; None: from its chance level.
         panel_columns: panels side by side; 1 or 2 suit a phone.
     """
+    check_scores(methods)
     names = metric_names(methods)
     if not names:
         raise ValueError(f"{len(methods)} methods hold 0 scores; at least 1 score is needed, see metrics.evaluate")
@@ -332,6 +356,7 @@ def intervals_over(methods: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> st
     return " or ".join(dict.fromkeys(filter(None, said))) or "stimuli"
 
 
+@own_parameters()
 def loss_curves(
     histories: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
@@ -390,6 +415,7 @@ def loss_curves(
     return figure
 
 
+@own_parameters()
 def figure_png(figure: Figure, *, margin: bool = True) -> bytes:
     """The figure as PNG, 160 dots an inch; the same figure gives the same bytes.
 
@@ -419,13 +445,47 @@ def method_styles(methods: Sequence[str] | Mapping[str, Any]) -> dict[str, tuple
     return {name: METHOD_STYLES.get(name) or spare[name] for name in methods}
 
 
+def check_scores(methods: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Refuse what are no scores as in metrics.json, before anything is drawn.
+
+    Raises:
+        ValueError: with the name of the first that is none, what stands there and what should.
+    """
+
+    def expect(name: str, found: Any, right: bool, wanted: str) -> None:
+        if not right:
+            raise ValueError(f"{name} is {reprlib.repr(found)}, expected {wanted}; see metrics.evaluate")
+
+    expect("methods", methods, isinstance(methods, Mapping), "method -> metric -> score")
+    for method, scores in methods.items():
+        expect(method, scores, isinstance(scores, Mapping), "metric -> score")
+        for metric, score in scores.items():
+            name = f"{method}/{metric}"
+            expect(name, score, score is None or isinstance(score, Mapping), '{"value", "ci95", "chance"}')
+            value, interval, chance = ((score or {}).get(part) for part in ("value", "ci95", "chance"))
+            expect(f"value of {name}", value, value is None or is_number(value), "a number or None")
+            expect(f"chance of {name}", chance, chance is None or is_finite(chance), "a finite number or None")
+            pair = isinstance(interval, Sequence) and len(interval) == 2 and all(map(is_finite, interval))
+            right = interval is None or (pair and interval[0] <= interval[1])
+            expect(f"ci95 of {name}", interval, right, "[low, high], finite, or None")
+
+
+def is_number(value: Any) -> bool:
+    """A real number, NaN and infinity too; True and False are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    return is_number(value) and abs(value) <= sys.float_info.max
+
+
 def score_value(score: Mapping[str, Any] | None, name: str) -> float | None:
     """The value of a score, None where it is missing or not a finite number."""
     if not score:
         return None
     if "value" not in score:
         raise ValueError(f'{name} has {sorted(score)}, expected {{"value", "ci95", "over", "chance"}}: Score.as_dict()')
-    return score["value"] if score["value"] is not None and math.isfinite(score["value"]) else None
+    return score["value"] if is_finite(score["value"]) else None
 
 
 def loss_of(history: Sequence[Mapping[str, Any]], split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -516,7 +576,7 @@ def _picture(page: Axes, picture: np.ndarray, extent: tuple[float, float, float,
     """Small pictures keep their square pixels; those larger than their cell are averaged down."""
     limits = page.get_xlim(), page.get_ylim()
     interpolation = "nearest" if picture.shape[1] <= CELL * DPI else "antialiased"
-    page.imshow(picture, extent=extent, interpolation=interpolation, aspect="auto", zorder=2)
+    page.imshow(picture, extent=extent, origin="upper", interpolation=interpolation, aspect="auto", zorder=2)
     page.set(xlim=limits[0], ylim=limits[1])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import reprlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -131,13 +132,15 @@ def write_report(
         title: the page's question or subject; `answers`: what was found, a sentence each, right below it.
 
     Raises:
-        ValueError: metrics do not say whether the data are simulated; a row has more or fewer values than columns.
+        ValueError: metrics do not say whether the data are simulated, or hold what is no score or number; a row has
+            more or fewer values than columns.
     """
     if not isinstance(metrics.get("simulated"), bool):
         raise ValueError(
             f"metrics say simulated={metrics.get('simulated')!r}, expected true or false; a report never guesses "
             "whether a human lay in the scanner: BrainDataset.simulated"
         )
+    _check(metrics)
     sections = [
         _header(metrics, title, answers),
         _gallery(metrics, gallery),
@@ -162,6 +165,21 @@ def write_report(
     )
     with atomic_path(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
+
+
+def _check(metrics: Mapping[str, Any]) -> None:
+    """Scores are scores, counts and seconds are numbers; what is missing is missing."""
+    plotting.check_scores(metrics.get("methods") or {})
+    tables = {name: metrics.get(name) or {} for name in ("seconds", "versions")}
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise ValueError(f"metrics say {name}={reprlib.repr(table)}, expected name -> value, or nothing")
+    counts = {name: metrics.get(name) for name in ("n_test", "n_way", "repeats_averaged")}
+    for name, count in {**counts, **tables["seconds"]}.items():
+        yes_or_no = name == "repeats_averaged" and isinstance(count, bool)
+        missing = count is None and name in counts
+        if not (yes_or_no or missing or (plotting.is_finite(count) and count >= 0)):
+            raise ValueError(f"metrics say {name}={reprlib.repr(count)}, expected a number from 0 on")
 
 
 def _header(metrics: Mapping[str, Any], title: str, answers: Sequence[str]) -> str:

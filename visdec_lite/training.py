@@ -30,13 +30,13 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, GradientAccumulationPlugin, patch_environment
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from tqdm.auto import tqdm
 
 from visdec_lite.checkpoints import NAME, HistoryFile, read_checkpoint, write_checkpoint
 from visdec_lite.files import CannotWrite
 from visdec_lite.identity import configs_of, differences, fingerprint_of, fingerprint_of_weights
 from visdec_lite.optimizers import Rule, make_optimizers
 from visdec_lite.processes import endings_interrupt, interrupts_wait, locked
+from visdec_lite.progress import Bar
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +209,7 @@ def fit(
         monitor: the number of validate_fn that "best" means.
         description: name on the progress bar.
         device: where to train; None lets accelerate choose.
-        progress: show a progress bar.
+        progress: show a progress bar; in a log file it is one line.
         settings: what else shapes the run and cannot be seen from here: numbers inside loss_fn, rows of validation.
             A name that the identity has anyway replaces what is found there: rows that were computed from others are
             better known by those.
@@ -239,7 +239,7 @@ def _fit(run: _Run, select: str, description: str, progress: bool) -> TrainingRe
     modes = [(module, module.training) for module in model.modules()]
     first_step = run.load()
     hidden = not (progress and run.is_main)
-    bar = tqdm(total=config.steps, initial=first_step, desc=description, disable=hidden)
+    bar = Bar(total=config.steps, initial=first_step, desc=description, disable=hidden)
     out_dir = run.checkpoint.parent if run.checkpoint and run.is_main else None
     log = HistoryFile(out_dir, config.log, run.result.history)
     cuda = [run.device] if run.device.type == "cuda" else []

@@ -80,6 +80,7 @@ def curves_of(rows: Sequence[Row], repeats: int, training_trials: int) -> list[C
     return [curve for curve in kept if len(curve.points) > 1]
 
 
+@plotting.own_parameters()
 def draw_curves(
     rows: Sequence[Row],
     curves: Sequence[Curve],

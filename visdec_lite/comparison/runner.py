@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +21,7 @@ import joblib
 
 from visdec_lite.comparison.cells import Cell, ComparisonSettings, check_kept, is_finished, kept_record, plan, run_cell
 from visdec_lite.comparison.methods import METHODS
+from visdec_lite.own_python import environment, python_module
 
 logger = logging.getLogger(__name__)
 
@@ -201,8 +200,8 @@ class _Worker:
                 self._close()
                 with self.log.open("ab") as log:
                     self.process = subprocess.Popen(
-                        [sys.executable, "-m", "visdec_lite.comparison.worker"],
-                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **ONE_THREAD},
+                        python_module("visdec_lite.comparison.worker"),
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment(**ONE_THREAD),
                         start_new_session=True,  # Ctrl-C is heard here only, and passed on through `let_go`
                     )  # fmt: skip
             return self.process

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 from einops import reduce
-from tqdm.auto import tqdm
 
 from visdec_lite.datasets.base import BrainDataset, Split, fingerprint, trial_columns
 from visdec_lite.datasets.hcp_prepare import FILE, REGIONS
@@ -31,6 +30,7 @@ from visdec_lite.datasets.recordings import expect_whole, reading, refuse_absurd
 from visdec_lite.datasets.shards import Shards, write_shards
 from visdec_lite.files import data_folder
 from visdec_lite.preprocessing import ZScore, pad_voxels, valid_voxels
+from visdec_lite.progress import Bar
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ def load(
     mark = fingerprint("\n".join([f"{STEPS} {frames} {width}", *(recording.mark for recording in recordings)]))
 
     def chunks() -> Iterator[Callable[[], np.ndarray]]:
-        for recording in tqdm(recordings, desc="HCP to shards", unit="person", disable=not progress):
+        for recording in Bar(recordings, desc="HCP to shards", unit="person", disable=not progress):
             yield partial(_rows, recording, regions, frames, width)
 
     pool = write_shards(

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from visdec_lite.datasets.recordings import reading, refuse_absurd, verified
 from visdec_lite.files import atomic_path
+from visdec_lite.progress import Bar
 
 if TYPE_CHECKING:
     from nibabel.cifti2 import BrainModelAxis, Cifti2Image
@@ -57,7 +57,7 @@ def prepare(files: Sequence[Path], out: Path, *, labels: Path | None = None, pro
     logger.info("%d of %d people are prepared already", len(targets) - len(todo), len(targets))
     if todo:
         atlas = _Atlas(Path(labels) if labels is not None else _only_labels(Path(out)))
-        for file, target in tqdm(todo, desc="HCP to npz", unit="person", disable=not progress):
+        for file, target in Bar(todo, desc="HCP to npz", unit="person", disable=not progress):
             arrays = atlas.cut_out(file)
             with atomic_path(target) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, **arrays)

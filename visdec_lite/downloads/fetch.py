@@ -14,8 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from visdec_lite.downloads.ledger import Ledger, Record, today
+from visdec_lite.downloads.look import mistaken
 from visdec_lite.downloads.registry import File
-from visdec_lite.downloads.resume import Patience, ResumingDownloader
+from visdec_lite.downloads.resume import INSTEAD, Patience, ResumingDownloader
 from visdec_lite.downloads.room import DiskFull, DownloadError
 from visdec_lite.files import sha256_of
 
@@ -98,7 +99,11 @@ def fetch(
 
 
 def _is_good(file: File, target: Path, ledger: Ledger, record: Record | None) -> bool:
-    """Is what lies there the file? A file nothing is known of is taken as it is, and recorded."""
+    """Is what lies there the file? One nothing is known of is taken as it is, if it may be the file, and recorded."""
+    other = None if file.sha256 or (record and record.trust in ("published", "stated")) else mistaken(target)
+    if other:
+        again = f", take {ledger.key(target)!r} out of {ledger.path}" if record else ""
+        raise DownloadError(f"{target} is {other}, not the file; delete it{again}, and the same command gets it")
     found = sha256_of(target)
     expected = file.sha256 or (record.sha256 if record else None)
     if expected not in (None, found):
@@ -132,9 +137,10 @@ def _fetch_from(url: str, key: str, known: Known, downloader: ResumingDownloader
             manager.fetch(key, downloader=downloader)
             break
         except ValueError as error:  # pooch: not the hash it should have; nothing was put in place
+            other = mistaken(downloader.part, key) if downloader.part.exists() else None
             downloader.discard()
             if last_chance or not downloader.resumed:
-                raise DownloadError(_wrong(url, key, known, error, ledger)) from None
+                raise DownloadError(_wrong(url, key, known, error, ledger, other)) from None
             logger.warning("%s does not fit together from its parts; starting anew", key)
     downloader.discard()
     digest = known.hash.removeprefix("sha256:") if known.hash and known.hash.startswith("sha256:") else None
@@ -145,7 +151,9 @@ def _fetch_from(url: str, key: str, known: Known, downloader: ResumingDownloader
         logger.info("%s: %s; sha256 %s is recorded, later downloads must have it too", key, whose, digest)
 
 
-def _wrong(url: str, key: str, known: Known, error: ValueError, ledger: Ledger) -> str:
+def _wrong(url: str, key: str, known: Known, error: ValueError, ledger: Ledger, other: str | None) -> str:
+    if other:
+        return f"{url}: refused, {INSTEAD.format(other)}"
     reason = str(error).split(". Deleted")[0]
     if known.date:
         return (
@@ -166,8 +174,8 @@ def _ask_figshare(file: File, patience: Patience) -> _Stated:
     """Address, size and md5 of a file of a public article, by its name."""
     url = FIGSHARE.format(article=file.article)
     with TemporaryDirectory() as scratch:
-        answer = Path(scratch) / "files.json"
-        ResumingDownloader(Path(scratch) / "figshare.part", patience=patience, progress=False)(url, str(answer), None)
+        answer = Path(scratch) / "answer.json"
+        ResumingDownloader(Path(scratch) / "files.json.part", patience=patience, progress=False)(url, str(answer), None)
         try:
             (one,) = [one for one in json.loads(answer.read_bytes()) if one["name"] == file.path]
             return _Stated(

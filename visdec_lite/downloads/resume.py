@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visdec_lite import __version__
+from visdec_lite.downloads.look import mistaken
 from visdec_lite.downloads.room import FULL, DownloadError, full, room_for, size
 from visdec_lite.files import atomic_path
 
@@ -35,6 +36,12 @@ logger = logging.getLogger(__name__)
 CHUNK = 1 << 16  # bytes read at once, at most
 PROGRESS = 1 << 20  # so many new bytes and the failures are counted from 0 again
 SLOWEST = 1024  # bytes a second; slower than this for a whole time-out counts as no answer
+INSTEAD = (
+    "what came is {}, expected was the file; open the address in a browser: perhaps the file has moved, or a network "
+    "login is in the way"
+)
+SEEN = {"", "identity", "aws-chunked", "gzip", "x-gzip"}  # codings that change nothing, or that the bytes show
+_NUMBER, _ETAG = r"[0-9]{1,18}", r'"[\x21\x23-\x7e]*"'
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another one later
 
 
@@ -64,10 +71,11 @@ class ResumingDownloader:
     Args:
         part: where the bytes are kept until all are there, also after a crash; beside it lies `<part>.json` with
             what the server said of the file, so that old and new bytes are never mixed.
-        known: a hash will be checked afterwards. Only then may bytes of another mirror be continued.
+        known: a hash will be checked afterwards: it decides alone whether this is the file, and bytes of another
+            mirror may be continued. Otherwise what is plainly another thing (a web page, nothing) is refused.
         size: bytes, if known beforehand; another length is refused before anything is written.
         patience: time-out, retries and waiting.
-        progress: show a bar, if standard error is a terminal.
+        progress: show a bar; in a log file it is one line.
 
     Raises (when called):
         DownloadError: given up; DiskFull: no room.
@@ -91,16 +99,19 @@ class ResumingDownloader:
 
     def __call__(self, url: str, output_file: str, pooch: Pooch | None) -> None:
         """Download `url` to `output_file`, as pooch asks."""
-        import requests
-        from tqdm import tqdm
+        from visdec_lite.downloads.session import Session
+        from visdec_lite.progress import Bar
 
         Path(output_file).unlink(missing_ok=True)  # pooch made it; a kill from here on leaves only `part`
         self._sweep()
         self.resumed = False
-        quiet = None if self.progress else True  # None: tqdm looks whether there is a terminal
-        options = {"unit": "B", "unit_scale": True, "desc": self.name, "disable": quiet}
-        with requests.Session() as session, tqdm(initial=self.have, **options) as bar:
+        options = {"unit": "B", "unit_scale": True, "desc": self.name, "disable": not self.progress}
+        with Session() as session, Bar(initial=self.have, **options) as bar:
             self._try_until_whole(session, url, bar)
+        found = None if self.known else mistaken(self.part, self.name)
+        if found:
+            self.discard()
+            raise DownloadError(f"{url}: {INSTEAD.format(found)}")
         try:  # under both names until pooch has checked and moved one: a kill meanwhile costs nothing
             os.link(self.part, output_file)
         except OSError:
@@ -149,14 +160,20 @@ class ResumingDownloader:
         """One request: append what comes; return when the file is whole."""
         import requests
 
+        from visdec_lite.downloads.session import proxy_in_words
+
         headers = {"Accept-Encoding": "identity", "User-Agent": f"visdec_lite/{__version__}"} | self._range(url)
         timeout = self.patience.timeout
         try:
             response = session.get(url, headers=headers, stream=True, timeout=timeout)
         except requests.exceptions.SSLError as error:
             raise DownloadError(f"{url}: the connection is not safe ({error}); check date and certificates") from None
+        except requests.exceptions.ProxyError as error:
+            proxy = proxy_in_words(error.request.url if error.request else url)
+            raise _Again(f"no connection to the {proxy}: {_short(error)}; correct it or unset it") from None
         except requests.exceptions.Timeout:
-            raise _Again(self._too_slow("no answer")) from None
+            through = proxy_in_words(url)
+            raise _Again(self._too_slow(f"no answer through the {through}" if through else "no answer")) from None
         except requests.exceptions.ConnectionError as error:
             raise _Again(f"no connection ({_short(error)})") from None
         except requests.exceptions.RequestException as error:
@@ -201,20 +218,22 @@ class ResumingDownloader:
         if status in BUSY:
             raise _Again(f"the server answers {status} ({response.reason})", _retry_after(response))
         if status == 416 and "Range" in asked:
-            whole = re.fullmatch(r"bytes \*/(\d+)", place)
+            whole = re.fullmatch(rf"bytes \*/({_NUMBER})", place)
             if whole and int(whole[1]) == self.have:
                 self.resumed = True
                 return None
             self.discard()
             raise _Again("the file there is another than before", 0)
         if status == 206 and "Range" in asked:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", place)
+            found = re.fullmatch(rf"bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)", place)
             total = self._said().get("total")
             if found and int(found[1]) == self.have and (total is None or found[2] in (str(total), "*")):
                 self.resumed = True
                 return self.have
             self.discard()
             raise _Again(f"the server continues at {place!r}, expected byte {asked['Range'][6:-1]}", 0)
+        if status == 407:
+            raise DownloadError(f"{url}: the proxy wants a name and a password, as in http_proxy=http://NAME:WORD@HOST")
         if status != 200:
             raise DownloadError(f"{url}: the server answers {status} ({response.reason})")
         if "Range" in asked:
@@ -226,7 +245,7 @@ class ResumingDownloader:
     def _announced(self, response: requests.Response, start: int) -> int | None:
         """Bytes of the whole file, as this answer says."""
         length = response.headers.get("Content-Length", "")
-        if length.isdigit():
+        if re.fullmatch(_NUMBER, length):
             return start + int(length)
         return self._said().get("total") if start else None
 
@@ -234,14 +253,9 @@ class ResumingDownloader:
         """Refuse what cannot be the file, before a byte is written."""
         if url.startswith("https:") and not response.url.startswith("https:"):
             raise DownloadError(f"{url}: sent on to {response.url}, which is not https; refused")
-        if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise DownloadError(
-                f"{url}: the server sent a web page, expected a file; open the address in a browser: "
-                "perhaps the file has moved, or a network login is in the way"
-            )
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            raise DownloadError(f"{url}: the server sent the file as {encoding}, asked for was identity")
+        codings = {word.strip().lower() for word in response.headers.get("Content-Encoding", "").split(",")}
+        if not self.known and codings - SEEN:
+            raise DownloadError(f"{url}: the server sent the file as {min(codings - SEEN)}, asked for was identity")
         if self.size is not None and total not in (None, self.size):
             raise DownloadError(f"{url}: the server announces {total} bytes, expected {self.size}: another file")
 
@@ -275,19 +289,21 @@ class ResumingDownloader:
         return f"{what} within {self.patience.timeout:g} s; a slow network may need --timeout 120, or try again later"
 
     def _said(self) -> dict[str, Any]:
-        """What the server said of the file when `part` was begun."""
+        """What the server said of the file when `part` was begun; nothing where the notes are damaged."""
         try:
             said = json.loads(self.notes.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return said if isinstance(said, dict) else {}
+        kinds = {"url": str, "etag": str, "modified": str, "total": int | None}
+        right = isinstance(said, dict) and all(isinstance(said.get(name), kind) for name, kind in kinds.items())
+        return said if right else {}
 
     def _note(self, response: requests.Response, url: str, total: int | None) -> None:
-        etag = response.headers.get("ETag", "")
+        etag, modified = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
         said = {
             "url": url,
-            "etag": "" if etag.startswith("W/") else etag,  # a weak one does not promise the same bytes
-            "modified": response.headers.get("Last-Modified", ""),
+            "etag": etag if re.fullmatch(_ETAG, etag) else "",  # a weak one does not promise the same bytes
+            "modified": modified if re.fullmatch(r"[\w ,:+-]+", modified, re.ASCII) else "",
             "total": total,
         }
         with atomic_path(self.notes) as temporary:
@@ -297,7 +313,7 @@ class ResumingDownloader:
 def _retry_after(response: requests.Response) -> float | None:
     """Seconds the server asks to wait: a number or a date."""
     said = response.headers.get("Retry-After", "").strip()
-    if said.isdigit():
+    if re.fullmatch(_NUMBER, said):
         return float(said)
     try:
         return max((parsedate_to_datetime(said) - datetime.now(UTC)).total_seconds(), 0.0)
@@ -307,5 +323,5 @@ def _retry_after(response: requests.Response) -> float | None:
 
 def _short(error: Exception) -> str:
     """The innermost reason in a chain of them."""
-    reasons = re.findall(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    reasons = re.findall(r"(?:\[Errno -?\d+\] |Tunnel connection failed: )([^'\")]+)", str(error))
     return reasons[-1] if reasons else str(error)

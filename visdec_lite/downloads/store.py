@@ -7,13 +7,16 @@ Enters: a name of the registry and the data home. Leaves: the files of that entr
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from visdec_lite.downloads.fetch import fetch
 from visdec_lite.downloads.ledger import LEDGER, Ledger, Record, today
+from visdec_lite.downloads.look import NEVER_TEXT, mistaken
 from visdec_lite.downloads.registry import REGISTRY, Entry, File, entry
 from visdec_lite.downloads.resume import Patience
 from visdec_lite.downloads.room import DownloadError, room_for
@@ -173,7 +176,8 @@ def _by_nilearn(what: Entry, subjects: Sequence[int] | None, ledger: Ledger, pro
     options = {"subjects": chosen} if what.subjects else {}
     with ledger.locked(what.folder):
         try:
-            getattr(datasets, what.fetcher)(data_dir=str(ledger.home), verbose=int(progress), **options)
+            with _no_netrc():
+                getattr(datasets, what.fetcher)(data_dir=str(ledger.home), verbose=int(progress), **options)
         except Exception as error:  # whatever its many layers raise
             raise DownloadError(
                 f"nilearn could not fetch {what.name} ({type(error).__name__}: {error}); "
@@ -183,8 +187,27 @@ def _by_nilearn(what: Entry, subjects: Sequence[int] | None, ledger: Ledger, pro
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.endswith(".part")]
         records = ledger.records()
         new = [path for path in paths if ledger.key(path) not in records]
+        others = {path: mistaken(path) for path in new if path.suffix in NEVER_TEXT}
+        for path, other in others.items():
+            if other:
+                raise DownloadError(
+                    f"{path} is {other}, not a file of {what.name}; delete it, and the same command tries again. "
+                    f"By hand: {what.page}"
+                )
         ledger.record(_described(new, ledger, what.page, "first use"))
     return paths
+
+
+@contextmanager
+def _no_netrc() -> Iterator[None]:
+    """Nilearn's requests, too, send no password of `.netrc` along; see `session`."""
+    before = os.environ.get("NETRC")
+    os.environ["NETRC"] = os.devnull
+    try:
+        yield
+    finally:
+        os.environ.pop("NETRC")
+        os.environ |= {} if before is None else {"NETRC": before}
 
 
 def _unpacked(archive: Path, ledger: Ledger) -> list[Path]:

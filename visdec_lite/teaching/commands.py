@@ -5,17 +5,18 @@ In: words. Out: executed lessons and their pages, JupyterLab, or the instructor'
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from visdec_lite.files import data_home
+from visdec_lite.own_python import can_write, elsewhere, environment, python_module, user_home
 from visdec_lite.teaching.executed import table
 from visdec_lite.teaching.notebooks import find_lessons
 from visdec_lite.teaching.runner import TIMEOUT, run_lessons
@@ -90,13 +91,18 @@ def lab(context: typer.Context, folder: Folder = None) -> None:
     """Open JupyterLab at lesson 00. Further options go to JupyterLab: visdec-lite lab --no-browser --port 8889."""
     _need("jupyterlab")
     # kernels work where the notebook lies; data sets stay where this command was given
-    environment = {**os.environ, "VISDEC_DATA": str(data_home().resolve())}
-    process = subprocess.Popen(lab_command(folder, context.args), env=environment)
-    while True:
-        try:
-            raise typer.Exit(process.wait())
-        except KeyboardInterrupt:  # JupyterLab hears it too, and asks whether it is meant
-            continue
+    variables = environment(VISDEC_DATA=str(data_home().resolve()))
+    command = lab_command(folder, context.args)
+    with TemporaryDirectory(prefix="visdec-lab-") as scratch:
+        if not can_write(user_home()):
+            typer.echo(f"{user_home()} cannot be written: what JupyterLab keeps for you is kept for this session only")
+            variables |= elsewhere(scratch)
+        process = subprocess.Popen(command, env=variables)
+        while True:
+            try:
+                raise typer.Exit(process.wait())
+            except KeyboardInterrupt:  # JupyterLab hears it too, and asks whether it is meant
+                continue
 
 
 @teach.callback()
@@ -149,9 +155,10 @@ def lab_command(folder: Path | None = None, further: list[str] | None = None) ->
     """
     (first,) = find_lessons(["00"], folder)
     return [
-        sys.executable, "-m", "jupyterlab",
+        *python_module("jupyterlab"),
+        "--ServerApp.kernel_spec_manager_class=visdec_lite.kernels.ThisPython",
         f"--ServerApp.root_dir={first.path.resolve().parent}",
-        f"--LabApp.default_url=/lab/tree/{first.path.name}",
+        f"--LabApp.default_url=/lab/tree/{quote(first.path.name)}",
         *(further or ()),
     ]  # fmt: skip
 

@@ -87,7 +87,11 @@ class LessonFile:
         for cell in self.tagged("parameters"):
             for line in tree_of(cell, self.name).body:
                 if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-                    values[line.targets[0].id] = ast.literal_eval(line.value)
+                    try:
+                        values[line.targets[0].id] = ast.literal_eval(line.value)
+                    except ValueError:
+                        words = f"{self.path.name}: parameter {ast.unparse(line)!r}"
+                        raise ValueError(f"{words} is no plain value, as in 'SEED = 0'") from None
         return values
 
     @property
@@ -171,14 +175,16 @@ def read_lesson(path: Path | str) -> LessonFile:
     path, cells, section = Path(path), [], OPENING
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not content["cells"]:
+            raise ValueError("0 cells")
         for cell in content["cells"]:
             kind, source = cell["cell_type"], "".join(cell["source"])
             if kind == "markdown":
                 section = next(iter(re.findall(r"^## +(.+?) *$", _without_fences(source), re.MULTILINE)), section)
-            outputs, metadata = tuple(cell.get("outputs", ())), cell.get("metadata", {})
+            outputs, metadata = tuple(cell.get("outputs", ())), {**cell.get("metadata", {})}
             cells.append(Cell(kind, source, section, metadata, outputs, cell.get("id", "")))
-        return LessonFile(path, tuple(cells), content["metadata"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        return LessonFile(path, tuple(cells), {**content["metadata"]})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no notebook ({type(error).__name__}: {error}); get it anew") from error
 
 
@@ -211,7 +217,7 @@ def find_lessons(wanted: Sequence[str] = (), folder: Path | str | None = None) -
     there = sorted(lessons_folder(folder).glob("[0-9][0-9]_*.ipynb"))
     chosen: set[Path] = set()
     for word in wanted:
-        start = f"{int(word):02d}_" if word.isdecimal() else word.removesuffix(".ipynb")
+        start = f"{int(word):02d}_" if word.isdecimal() and len(word) <= 2 else word.removesuffix(".ipynb")
         fitting = {path for path in there if path.stem.startswith(start)}
         if not start or not fitting:
             raise ValueError(f"no lesson {word!r}; there are {', '.join(path.stem for path in there)}")

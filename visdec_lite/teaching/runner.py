@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -22,9 +22,12 @@ from typing import Any
 import joblib
 
 from visdec_lite.files import atomic_path, data_home
+from visdec_lite.own_python import environment, python_module
 from visdec_lite.teaching import executed
 from visdec_lite.teaching.executed import LessonRun
 from visdec_lite.teaching.notebooks import CORES, LessonFile, find_lessons, read_lesson
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 600  # seconds a cell may take: three times the training that a lesson may ask for
 PATIENCE = 15.0  # seconds in which a stopped lesson must have ended its kernel
@@ -74,6 +77,7 @@ def run_lessons(
     if write_times:
         _check_measurable(preset, parameters or {}, workers)
     out = Path(out).resolve()
+    _check_words([str(out), *(str(lesson.path) for lesson in chosen), *(str(value) for value in asked.values())])
     out.mkdir(parents=True, exist_ok=True)
     if write_times and hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1) - CORES + 1:
         say(f"note: this machine is busy (load {os.getloadavg()[0]:.1f}), and the measured times will be too long")
@@ -136,10 +140,13 @@ class _Timing:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.records: dict[str, dict[str, Any]] = {}
         try:
-            self.records: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["lessons"]
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            self.records = {}
+            self.records = {name: {**record} for name, record in json.loads(path.read_bytes())["lessons"].items()}
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning("%s cannot be read (%s): every lesson runs anew", path, error)
 
     def finished(self, name: str, key: str, out: Path) -> LessonRun | None:
         record = self.records.get(name, {})
@@ -184,12 +191,11 @@ class _Job:
         self.log, self.report = self.output.with_suffix(".log"), out / f".{lesson.name}.report.json"
         for old in (self.output, self.output.with_suffix(".html"), self.report):
             old.unlink(missing_ok=True)
-        environment = {**os.environ, "VISDEC_DATA": str(data_home().resolve())}
-        environment.pop("MPLBACKEND", None)  # the kernel draws as it does in JupyterLab
+        variables = environment(VISDEC_DATA=str(data_home().resolve()))
         if cores:
-            environment["OMP_NUM_THREADS"] = str(cores)
+            variables["OMP_NUM_THREADS"] = str(cores)
         elif threads:
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
+            variables.setdefault("OMP_NUM_THREADS", str(threads))
         order = {
             "source": str(lesson.path.resolve()),
             "output": str(self.output),
@@ -200,8 +206,8 @@ class _Job:
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "visdec_lite.teaching.worker"],
-                stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment,
+                python_module("visdec_lite.teaching.worker"),
+                stdin=subprocess.PIPE, stdout=log, stderr=log, env=variables,
                 start_new_session=True,  # Ctrl-C is heard here only, and passed on through `let_go`
             )  # fmt: skip
         assert self.process.stdin
@@ -247,6 +253,15 @@ class _Job:
             parameters=self.parameters,
             key=self.key,
         )
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse what no notebook can hold: file names in another encoding come as lone surrogates."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{word!r} is no Unicode text ({error.reason}); rename it or choose another") from None
 
 
 def _check_measurable(preset: str, parameters: Mapping[str, Any], workers: int) -> None:

@@ -34,8 +34,11 @@ def show(figure: Any, alt: str, *, dpi: int = 110) -> None:
         return
     import matplotlib.pyplot as plt
 
+    from visdec_lite.plotting import own_parameters
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+    with own_parameters():
+        figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
     plt.close(figure)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     display(HTML(f'<img alt="{words}" style="max-width:100%" src="data:image/png;base64,{data}">'))

@@ -24,6 +24,7 @@ from visdec_lite.teaching.notebooks import LessonFile, find_lessons, read_lesson
 from visdec_lite.teaching.plan import teaching_plan
 
 COVER = "cover"  # tag of the cell whose first picture stands for its lesson
+NONE_EXECUTED = "0 executed lessons in {0}; make them: visdec-lite run --out {0}"
 COVER_SIZE = (640, 360)  # pixels at most
 COVERS = Path("docs") / "pictures"  # below the folder that holds notebooks/
 _IMAGE = re.compile(r'<img\s+alt="(?P<alt>[^"]*)"[^>]*src="data:image/png;base64,(?P<data>[^"]+)"')
@@ -78,8 +79,13 @@ def write_site(out: Path, *, folder: Path | str | None = None, executed: Path | 
 
     Returns:
         The pages, index.html first.
+
+    Raises:
+        FileNotFoundError: none of the lessons is in `executed`.
     """
     lessons = find_lessons((), folder)
+    if executed and not any((executed / lesson.path.name).exists() for lesson in lessons):
+        raise FileNotFoundError(NONE_EXECUTED.format(executed))
     home = lessons[0].path.resolve().parent.parent
     out.mkdir(parents=True, exist_ok=True)
     documents = sorted((home / "docs").glob("*.md"))
@@ -134,7 +140,7 @@ def write_covers(executed: Path, folder: Path | str | None = None) -> list[Path]
             temporary.write_bytes(_small(cover_of(read_lesson(path)).png))
         written.append(target)
     if not written:
-        raise FileNotFoundError(f"0 executed lessons in {executed}; make them: visdec-lite run --out {executed}")
+        raise FileNotFoundError(NONE_EXECUTED.format(executed))
     return written
 
 

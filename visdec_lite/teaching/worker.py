@@ -2,6 +2,9 @@
 
 In: one line of JSON on standard input, then silence. Out: the executed notebook, and a report as JSON. When standard
 input ends before that, the kernel is ended and so is the process: nothing outlives the command that started it.
+
+The kernel is that of this Python, with this very package. Of the user's settings for IPython and Jupyter none counts,
+and nothing is written where they lie: a home folder that is read-only does no harm.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from visdec_lite.files import atomic_path
+from visdec_lite.own_python import elsewhere
 from visdec_lite.teaching.notebooks import read_lesson
 
 
@@ -25,13 +30,18 @@ def _execute(order: Mapping[str, Any]) -> dict[str, Any]:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: order["cores"]])  # inherited by the kernel
     import papermill
 
+    from visdec_lite.kernels import ThisKernel
+
     error = None
     try:
         papermill.execute_notebook(
-            order["source"],
-            order["output"],
+            _as_it_stands(order["source"]),
+            _as_it_stands(order["output"]),
             order["parameters"],
             cwd=str(Path(order["output"]).parent),
+            kernel_name="python3",
+            kernel_manager_class=ThisKernel,
+            extra_arguments=["--InteractiveShellApp.ignore_cwd=True"],  # a folder there hides no package
             progress_bar=False,
             execution_timeout=order["timeout"],
             shutdown_kernel="immediate",
@@ -41,6 +51,11 @@ def _execute(order: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as failure:
         error = f"{type(failure).__name__}: {failure}".strip()
     return {"error": error, "memory_mb": _peak_memory_of_children()}
+
+
+def _as_it_stands(path: str) -> str:
+    """A path for papermill, which takes braces in it for parameters."""
+    return path.replace("{", "{{").replace("}", "}}")
 
 
 def _last_started(executed: Path) -> str:
@@ -77,7 +92,9 @@ def _main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_stop_when_let_go, daemon=True).start()
     try:
-        report = _execute(order)
+        with TemporaryDirectory(prefix="visdec-lesson-") as scratch:
+            os.environ.update(elsewhere(scratch))
+            report = _execute(order)
     except KeyboardInterrupt:
         sys.exit(130)
     with atomic_path(order["report"]) as temporary:

@@ -30,6 +30,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from visdec_lite.datasets.pictures import read_picture
+from visdec_lite.plotting import own_parameters
 from visdec_lite.widgets.knobs import Knob, State, check, knobs_of
 from visdec_lite.widgets.worker import Cancelled, LatestWins
 
@@ -282,7 +283,8 @@ class Explorer(ABC, Generic[S, R]):
             update_display(self._static_copy(), raw=True, display_id=self._static)
 
     def _draw_panes(self, result: R, names: Any) -> dict[str, Picture]:
-        return {name: Picture(png(self.panes[name].draw(result)), self.panes[name].say(result)) for name in names}
+        with own_parameters():
+            return {name: Picture(png(self.panes[name].draw(result)), self.panes[name].say(result)) for name in names}
 
     # --- showing it ---
 

@@ -86,7 +86,7 @@ def draw_activity(result: BrainResult) -> Figure:
         rows = 16
         strip = np.pad(result.voxels, (0, -len(result.voxels) % rows), constant_values=np.nan).reshape(rows, -1)
         part = panel(figure, 2.9, 0.72, WIDTH - 3.1, height - 1.25, title="voxels, in the order of the data set")
-        part.imshow(strip, cmap=SIGNED, vmin=-2, vmax=2, aspect="auto", interpolation="nearest")
+        part.imshow(strip, origin="upper", cmap=SIGNED, vmin=-2, vmax=2, aspect="auto", interpolation="nearest")
         part.set(xticks=[], yticks=[])
         write(
             axes,

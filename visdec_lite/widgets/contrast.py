@@ -144,7 +144,7 @@ def draw(result: ContrastResult) -> Figure:
     for column, (words, matrix, colours, (low, high)) in enumerate(matrices):
         labels = {"xlabel": "second view of scan", "ylabel": "first view of scan"} if column == 0 else {}
         part = panel(figure, 0.6 + 2.72 * column, 0.85, 1.95, 1.95, title=words, **labels)
-        image = part.imshow(matrix, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
+        image = part.imshow(matrix, origin="upper", cmap=colours, vmin=low, vmax=high, interpolation="nearest")
         part.set(xticks=[0, batch - 1], yticks=[0, batch - 1])
         place = part.get_position()
         bar = figure.add_axes((place.x1 + 0.008, place.y0, 0.012, place.height))

@@ -42,7 +42,8 @@ def write(axes: Axes, x: float, y: float, words: str, colour: str = LIGHT.ink, s
 
 def paste(axes: Axes, picture: np.ndarray, x: float, y: float, side: float = CELL, frame: str | None = None) -> None:
     """A picture, uint8 (h, w, 3), with its top left corner at x, y; small ones keep their square pixels."""
-    axes.imshow(picture, extent=(x, x + side, y + side, y), interpolation="nearest", aspect="auto", zorder=2)
+    extent = (x, x + side, y + side, y)
+    axes.imshow(picture, extent=extent, origin="upper", interpolation="nearest", aspect="auto", zorder=2)
     axes.set(xlim=(0, WIDTH), ylim=(axes.figure.get_figheight(), 0))
     if frame:
         axes.plot([x, x + side, x + side, x, x], [y, y, y + side, y + side, y], color=frame, linewidth=2.5, zorder=3)

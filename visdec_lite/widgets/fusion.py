@@ -185,7 +185,7 @@ def draw(result: FusionResult) -> Figure:
         _frame_patch(axes, result, 0.1, 0.75, 1.9)
     if not from_image:
         part = panel(figure, 2.2, 0.75, 1.9, 1.9, title="looked at (times even)")
-        image = part.imshow(result.image_map, cmap=HEAT, vmin=0)
+        image = part.imshow(result.image_map, origin="upper", cmap=HEAT, vmin=0)
         part.set_axis_off()
         place = part.get_position()
         bar = figure.add_axes((place.x1 + 0.006, place.y0, 0.012, place.height))
@@ -197,7 +197,7 @@ def draw(result: FusionResult) -> Figure:
     labels = ("brain patch looked at", "picture patch that asks") if from_image else (
         "picture patch looked at", "brain patch that asks")  # fmt: skip
     part = panel(figure, 5.3, 0.75, WIDTH - 5.5, 1.9, title="all weights", xlabel=labels[0], ylabel=labels[1])
-    part.imshow(result.weights, cmap=HEAT, vmin=0, aspect="auto", interpolation="nearest")
+    part.imshow(result.weights, origin="upper", cmap=HEAT, vmin=0, aspect="auto", interpolation="nearest")
     if result.asking:
         part.axhline(result.asking - 1, color=VERMILLION, linewidth=1)
     if known:

@@ -45,13 +45,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_server import DEFAULT_STATIC_FILES_PATH
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.web import HTTPError
-from traitlets import default
 from traitlets.config import Config
 from voila.app import Voila
 from voila.shutdown_kernel_handler import VoilaShutdownKernelHandler
@@ -59,6 +57,7 @@ from voila.static_file_handler import AllowListFileHandler, TemplateStaticFileHa
 from voila.tornado.handler import TornadoVoilaHandler
 
 from visdec_lite.files import atomic_path
+from visdec_lite.kernels import ThisPython
 from visdec_lite.widgets.page_door import BODY, MESSAGE, Channel, Door
 from visdec_lite.widgets.page_places import AGAIN, GONE, NoPlace, Places, full_page
 
@@ -110,14 +109,6 @@ class TemplateFileHandler(TemplateStaticFileHandler):
 
 
 NARROWED = {VoilaShutdownKernelHandler: FarewellHandler, TemplateStaticFileHandler: TemplateFileHandler}
-
-
-class ThisPython(KernelSpecManager):
-    """Knows one kernel: that of the Python which runs this, whatever else is installed."""
-
-    @default("kernel_dirs")
-    def _no_folders(self) -> list[str]:
-        return []
 
 
 class PageServer(Voila):
