@@ -100,7 +100,7 @@ def test_folds_take_the_place_of_subjects():
         ({"dataset": "god"}, "no prior is shipped for 'god'"),
         ({"seeds": (0, 0)}, "expected each once"),
         ({"seeds": ()}, "seeds are"),
-        ({"subjects": (0,)}, "of 1 or more"),
+        ({"subjects": (0,)}, "expected a whole number from 1"),
         ({"trials": (0,)}, "trials are"),
     ],
 )
@@ -448,7 +448,7 @@ def test_a_planted_comparison_comes_out_as_planted(small, tmp_path):
     settings = settings_with(methods=("visdec", "visdec_mean", "dc_ldm", "ridge", "prior_samples", "no_phase1"))
     heard: list[str] = []
     assert commands.run_comparison(settings, tmp_path, workers=0, say=heard.append) is False
-    assert {path.name for path in tmp_path.iterdir()} == {
+    assert {path.name for path in tmp_path.iterdir()} - {".lock"} == {
         "cells", "results.csv", "results.json", "leaderboard.png", "gallery.png", "curves.png", "report.html",
     }  # fmt: skip
     found = {(row.method, row.condition, row.metric): row for row in tables.read_csv(tmp_path / "results.csv")}
@@ -657,23 +657,15 @@ def test_a_bad_word_is_one_sentence_and_exit_status_1(tmp_path):
 
 
 def test_cells_run_in_processes_and_a_failure_is_exit_status_1(tmp_path):
-    words = [
-        "compare",
-        "--preset",
-        "smoke",
-        "--subjects",
-        "1",
-        "--seeds",
-        "0",
-        "--methods",
-        "mean_image,nearest_neighbour",
-    ]
-    result = visdec_lite(*words, "--trials", "999999", "--workers", "2", "--out", str(tmp_path))
+    in_the_way = tmp_path / "cells" / "nearest_neighbour" / "subject1-seed0-trials300"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("a file")
+    words = "compare --preset smoke --subjects 1 --seeds 0 --methods mean_image,nearest_neighbour --trials 300"
+    result = visdec_lite(*words.split(), "--workers", "2", "--out", str(tmp_path))
     assert result.returncode == 1, result.stderr
-    assert (
-        "FAILED  nearest neighbour, subject 1, seed 0, 999999 trials: ValueError: 999999 training trials"
-        in result.stdout
-    )
+    failed = "FAILED  nearest neighbour, subject 1, seed 0, 300 trials: CannotWrite: "
+    assert failed in result.stdout and f"{in_the_way} is a file, and a folder is needed there" in result.stdout
+    in_the_way.unlink()
     found = {(row.method, row.condition, row.metric): row for row in tables.read_csv(tmp_path / "results.csv")}
     assert found["nearest_neighbour", "test", "pairwise_pcc"].low > 0.8, "it looks up pictures alike"
     assert found["mean_image", "test", "pairwise_pcc"].value == pytest.approx(0.5)

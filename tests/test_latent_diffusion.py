@@ -82,13 +82,13 @@ def test_paper_scale_has_the_published_number_of_weights():
         ({"unet_attention": (True,)}, r"names 2 levels and unet_attention 1"),
         ({"attention_heads": 3}, r"attention_heads 3 does not divide the width 8"),
         ({"beta_end": 0.0015}, r"Config\.beta_end is 0\.0015; expected a number in \(beta_start, 1\), .* 0\.0015"),
-        ({"beta_end": 1.0}, r"Config\.beta_end is 1\.0; expected a number in \(beta_start, 1\)"),
+        ({"beta_end": 1.0}, r"Config\.beta_end is 1\.0; expected a number in \(0, 1\)"),
         ({"beta_start": 0.0}, r"Config\.beta_start is 0\.0; expected a number in \(0, 1\)"),
         ({"beta_start": float("nan")}, r"Config\.beta_start is nan; expected a number in \(0, 1\)"),
         ({"beta_start": "small"}, r"Config\.beta_start is 'small'; expected a number in \(0, 1\)"),
-        ({"vq_channels": ()}, r"Config\.vq_channels is \(\); expected whole numbers >= 1, one a level"),
-        ({"unet_channels": (8, 0)}, r"Config\.unet_channels is \(8, 0\); expected whole numbers >= 1"),
-        ({"unet_attention": (1, 0)}, r"Config\.unet_attention is \(1, 0\); expected True or False, one a level"),
+        ({"vq_channels": ()}, r"Config\.vq_channels is \(\); expected one or more of: a whole number from 1"),
+        ({"unet_channels": (8, 0)}, r"Config\.unet_channels is \(8, 0\); expected one or more of: a whole number"),
+        ({"unet_attention": (1, 0)}, r"Config\.unet_attention is \(1, 0\); expected one or more of: True or False"),
     ],
 )
 def test_config_that_cannot_be_built_is_refused(changes, message):
@@ -99,7 +99,7 @@ def test_config_that_cannot_be_built_is_refused(changes, message):
 @pytest.mark.parametrize("name", [f.name for f in fields(TINY) if f.type == "int"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "8", None])
 def test_every_count_is_a_count(name, value):
-    with pytest.raises(ValueError, match=rf"LatentDiffusionConfig\.{name} is {value!r}; expected a whole number >= 1"):
+    with pytest.raises(ValueError, match=rf"LatentDiffusionConfig\.{name} is {value!r}; expected a whole number"):
         replace(TINY, **{name: value})
 
 

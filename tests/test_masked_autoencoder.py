@@ -306,15 +306,17 @@ def test_defaults_are_the_papers_size():
 def test_misuse_is_explained(voxels):
     with pytest.raises(ValueError, match=r"num_voxels=100 is not a multiple of patch_size=8; pad first"):
         replace(TINY, num_voxels=100)
-    with pytest.raises(ValueError, match=r"voxel_dropout=1\.2 is a share"):
+    with pytest.raises(ValueError, match=r"voxel_dropout is 1\.2; expected a number in \[0, 1\)"):
         replace(TINY, voxel_dropout=1.2)
     wrong = r"got 90 voxels, but the encoder was built for 96; pad first: preprocessing\.pad_voxels"
     with pytest.raises(ValueError, match=wrong):
         FMRIEncoder(TINY)(voxels[:, :90])
     with pytest.raises(ValueError, match=wrong):
         build()(voxels[:, :90], seeded())
+    with pytest.raises(ValueError, match=r"mask_ratio is 1\.0; expected a number in \(0, 1\)"):
+        replace(TINY, mask_ratio=1.0)
     with pytest.raises(ValueError, match="hides 12 of 12 patches"):
-        build(replace(TINY, mask_ratio=1.0))(voxels, seeded())
+        build(replace(TINY, mask_ratio=0.99))(voxels, seeded())
     model = build()
     with pytest.raises(ValueError, match=r"got \(5, 12\).* but the mask keeps \(5, 3\)"):
         model.reconstruct(model.encode(voxels), random_mask(5, 12, 0.75, seeded()))

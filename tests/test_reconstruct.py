@@ -93,8 +93,8 @@ def test_from_voxels_to_scores_on_the_command_line(pipe, scans, rng, tmp_path):
     ("content", "words"),
     [
         (None, r"is not there; give a \.npy file, or a \.npz file with an array 'voxels'"),
-        (b"not an array", "is no .npy or .npz file of plain numbers"),
-        (np.array([{"a": 1}], dtype=object), "is no .npy or .npz file of plain numbers"),
+        (b"not an array", "cannot be read as a .npy or .npz file of plain numbers"),
+        (np.array([{"a": 1}], dtype=object), "cannot be read as a .npy or .npz file of plain numbers"),
         (np.zeros((2, 64), dtype=np.int64), "holds int64 numbers, expected z-scored floats"),
         (np.zeros((2, 63)), r"voxels have shape \(2, 63\), this pipeline reads \(scans, 64\)"),
     ],

@@ -21,6 +21,7 @@ Reading the modules in this order is following one scan to one picture:
     presets             smoke, class, paper: the numbers of every stage
     weights             saving and loading; `published` reads those of other people
     identity, sealed    what a result is of; files that know when they are damaged (`checkpoints`, `weights`, caches)
+    fields, devices     what a config may hold, and a run may use, said before the work
     files, processes    whole or absent; one process at a time
     baselines           what simpler methods reach on the same data
     chain, demo         the stages one after another; the main job, with `plotting` and `report`

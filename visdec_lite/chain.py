@@ -29,6 +29,7 @@ from visdec_lite.classifier import CategoryClassifier
 from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.datasets import BrainDataset, digits69, simulated, stimuli
 from visdec_lite.datasets.shards import Shards
+from visdec_lite.fields import check_hides
 from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
 from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.masked_autoencoder import MaskedAutoencoder
@@ -47,6 +48,7 @@ PICTURES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "digits69": digits69.labelled_pictures,
 }
 CATEGORIES = {"simulated": stimuli.CATEGORY_NAMES, "digits69": digits69.CATEGORY_NAMES}
+WORLD_STAGES = ("diffusion", "classifier", "image_autoencoder")
 BRAIN_STAGES = ("pretrain", "fuse", "finetune")
 
 
@@ -139,8 +141,7 @@ def train_world(dataset: str, preset: Preset, seed: int, run: Run) -> World:
     Raises:
         ValueError: there are no pictures of that name.
     """
-    if dataset not in PICTURES:
-        raise ValueError(f"no pictures to learn a prior from for {dataset!r}; there are {', '.join(PICTURES)}")
+    check_world(dataset, preset)
     world, size = new_world(preset, seed), preset.diffusion.image_size
     draw, count = PICTURES[dataset], preset.prior_pictures
     images, labels = draw(count, seed=seed, image_size=size, part="train")
@@ -158,6 +159,23 @@ def train_world(dataset: str, preset: Preset, seed: int, run: Run) -> World:
     run.stage("diffusion", diffusion, asdict(diffusion.config), lambda **o: stages.train_prior(
         diffusion, images, labels, images_val, labels_val, preset.prior, **o), preset.prior)  # fmt: skip
     return world
+
+
+def check_world(dataset: str, preset: Preset) -> None:
+    """What `train_world` needs, before anything is drawn or trained.
+
+    Raises:
+        ValueError: no pictures of that name, or fewer than a stage takes at once.
+    """
+    if dataset not in PICTURES:
+        raise ValueError(f"no pictures to learn a prior from for {dataset!r}; there are {', '.join(PICTURES)}")
+    for stage in ("refereeing", "image_pretraining", "first_stage", "prior"):
+        _check_rows(stage, getattr(preset, stage), preset.prior_pictures, "prior_pictures")
+
+
+def _check_rows(stage: str, training: TrainingConfig, rows: int, what: str) -> None:
+    if training.batch_size > rows:
+        raise ValueError(f"{stage}.batch_size is {training.batch_size}, there are {rows} {what}; lower batch_size")
 
 
 def for_eye(images: np.ndarray, eye: ImageMaskedAutoencoder) -> np.ndarray:
@@ -261,15 +279,9 @@ def train_brain(
     Raises:
         ValueError: a stage after phase 1 is wanted of scans without pictures, or there is no validation split.
     """
-    if "val" not in dataset.splits:
-        raise ValueError(f"{dataset.name} has no split 'val' to choose by; load it with val_fraction above 0")
+    check_brain(dataset, preset, until)
     wanted = BRAIN_STAGES[: BRAIN_STAGES.index(until) + 1]
     train, val = dataset.splits.get("train"), dataset["val"]
-    if until != "pretrain" and (train is None or train.images is None):
-        raise ValueError(
-            f"{dataset.name} comes without pictures: only phase 1 can learn from it (until='pretrain'; "
-            "visdec-lite train pretrain)"
-        )
     brain = new_brain(preset, dataset.num_voxels, world, seed)
     configs = brain_configs(brain, preset)
     for stage in BRAIN_STAGES:
@@ -291,6 +303,47 @@ def train_brain(
             conditioned, train.voxels, train.images, val.voxels, val.images, preset.finetuning, preset.tuning, **o),
             preset.finetuning, only=finetuned_names(conditioned))  # fmt: skip
     return brain
+
+
+def check_brain(dataset: BrainDataset, preset: Preset, until: str = "finetune") -> None:
+    """What `train_brain` needs, before anything is trained; the parts are built without memory.
+
+    Raises:
+        ValueError: no validation split, a stage after phase 1 of scans without pictures, fewer scans than a stage
+            takes at once, or parts that do not fit each other or the number of voxels.
+    """
+    if "val" not in dataset.splits:
+        raise ValueError(f"{dataset.name} has no split 'val' to choose by; load it with val_fraction above 0")
+    train = dataset.splits.get("train")
+    if until != "pretrain" and (train is None or train.images is None):
+        raise ValueError(
+            f"{dataset.name} comes without pictures: only phase 1 can learn from it (until='pretrain'; "
+            "visdec-lite train pretrain)"
+        )
+    stages_of = {"pretrain": "pretraining", "fuse": "fusing", "finetune": "finetuning"}
+    wanted = BRAIN_STAGES[: BRAIN_STAGES.index(until) + 1]
+    for stage in wanted:
+        split = dataset.splits.get("pretrain", train) if stage == "pretrain" else train
+        _check_rows(stages_of[stage], getattr(preset, stages_of[stage]), len(split.voxels), "scans to learn from")
+    check_sizes(preset, dataset.num_voxels)
+    patches, squares = dataset.num_voxels // preset.autoencoder.patch_size, preset.image_autoencoder.num_patches
+    check_hides(preset.autoencoder.mask_ratio, patches, "autoencoder.mask_ratio")
+    if "fuse" in wanted:
+        fusion = preset.fusion
+        check_hides(fusion.fmri_mask_ratio, patches, "fusion.fmri_mask_ratio")
+        check_hides(fusion.image_mask_ratio, squares, "fusion.image_mask_ratio")
+        for count in (patches, squares) if fusion.support_mask_ratio else ():
+            check_hides(fusion.support_mask_ratio, count, "fusion.support_mask_ratio")
+
+
+def check_sizes(preset: Preset, num_voxels: int) -> None:
+    """Every part built once without memory, so that what does not fit is said before anything is trained.
+
+    Raises:
+        ValueError: parts do not fit each other or the number of voxels.
+    """
+    with torch.device("meta"):
+        new_brain(preset, num_voxels, new_world(preset, seed=0), seed=0)
 
 
 def brain_configs(brain: Brain, preset: Preset) -> dict[str, dict[str, Any]]:

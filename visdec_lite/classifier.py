@@ -14,14 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from visdec_lite.fields import COUNT, SIZE, check_fields
 from visdec_lite.preprocessing import to_model_range
+
+GROUPS = 8  # of channels, normalised together
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
+    """Sizes of the referee."""
+
     num_classes: int  # categories told apart
     image_size: int = 32  # pixels a side
-    width: int = 32  # channels of the first layer; doubled at each halving of the picture
+    width: int = 32  # channels of the first layer, a multiple of 8; doubled at each halving of the picture
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"num_classes": COUNT, "image_size": SIZE, "width": SIZE})
+        if self.width % GROUPS:
+            raise ValueError(f"ClassifierConfig.width is {self.width}; expected a multiple of {GROUPS}")
 
 
 class CategoryClassifier(nn.Module):
@@ -33,8 +43,8 @@ class CategoryClassifier(nn.Module):
         widths = [3, config.width, 2 * config.width, 4 * config.width]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
-            layers += [nn.Conv2d(after, after, 3, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(GROUPS, after), nn.SiLU()]
+            layers += [nn.Conv2d(after, after, 3, stride=2, padding=1), nn.GroupNorm(GROUPS, after), nn.SiLU()]
         self.features = nn.Sequential(*layers)
         side = -(-config.image_size // 8)
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(widths[-1] * side * side, 256), nn.SiLU())

@@ -1,14 +1,19 @@
 """The command line: `visdec-lite demo | train | compare | reconstruct | evaluate | ... | lab | app`.
 
-In: words. Out: folders with results, and an exit status. Errors of the user's making are one sentence, not a
-traceback; Ctrl-C leaves a run that goes on when asked again.
+In: words. Out: folders with results, and an exit status. An error is one sentence, not a traceback; Ctrl-C, SIGTERM
+and SIGHUP leave a run that goes on when asked again. What can be known before the work is checked before the work:
+data, numbers, device, and that the results can be written.
 """
 
 from __future__ import annotations
 
+import linecache
 import logging
 import os
+import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -16,13 +21,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from visdec_lite.downloads.commands import app as downloads
+from visdec_lite.processes import endings_interrupt, exit_status
 from visdec_lite.teaching import commands as teaching
 from visdec_lite.widgets import app as page
 
+INTERNAL = 70  # exit status of an error that is ours, as sysexits.h has it (EX_SOFTWARE)
+
+
+class _Commands(TyperGroup):
+    """An end of file where none is expected is an error like others; click takes it for Ctrl-D."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError(f"a file ended too early: {error}") from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Brain to image: masked fMRI, contrast, fusion, diffusion.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,7 +60,7 @@ class Stage(StrEnum):
 Dataset = Annotated[str, typer.Option(help="see: visdec-lite datasets")]
 DataPath = Annotated[Path | None, typer.Option("--path", help="file or folder of the data set, where it needs one")]
 PresetName = Annotated[str, typer.Option("--preset", help="smoke | class | paper")]
-Seed = Annotated[int, typer.Option(help="of everything random")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of everything random")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="a preset field: --set finetuning.steps=200")]
 Device = Annotated[str | None, typer.Option(help="cpu | cuda | mps; default: the best there is")]
 
@@ -69,13 +89,14 @@ def demo(
     device: Device = None,
 ) -> None:
     """Brain to images, scored and shown: metrics.json, gallery.png and report.html in OUT."""
-    from visdec_lite.demo import DemoSettings, run_demo
+    from visdec_lite.demo import DemoSettings, run_demo, score_table
 
     settings = DemoSettings(dataset, None if path is None else str(path), preset, seed, train, _pairs(overrides))
     out = out or Path("runs") / f"{dataset}-{preset}{'-train' if train else ''}"
     with _interruptible():
         metrics = run_demo(settings, out, say=typer.echo, device=device)
-    typer.echo(_table(metrics))
+    typer.echo(f"\n{score_table(metrics)}\n")
+    typer.echo("\n".join(f"{out / name}" for name in ("report.html", "gallery.png", "metrics.json")))
 
 
 @app.command()
@@ -99,27 +120,33 @@ def train(
     """
     from visdec_lite import chain
     from visdec_lite.datasets import load_dataset
+    from visdec_lite.devices import check_device
     from visdec_lite.presets import preset_for
+    from visdec_lite.processes import locked
 
     chosen = preset_for(dataset, preset, **_pairs(overrides)).with_seed(seed)
     if dataset in chain.CATEGORIES:
         chosen = chosen.with_categories(len(chain.CATEGORIES[dataset]))
+    check_device(device, chosen.trainings().values())
     out = out or Path("runs") / f"train-{dataset}-{preset}"
     run = chain.Run(out, half=half, options={"device": device})
-    with _interruptible():
-        if stage is Stage.prior:
+    if stage is Stage.prior:
+        chain.check_world(dataset, chosen)
+        with _interruptible(), locked(out):
             chain.train_world(dataset, chosen, seed, run)
-        else:
+    else:
+        options = {} if path is None else {"root": path}
+        data = chain.ready_for(load_dataset(dataset, **options), chosen)
+        chain.check_brain(data, chosen, until=stage.value)
+        with _interruptible(), locked(out):
             own = (out / "diffusion.safetensors").exists()
             if not own and stage is Stage.pretrain:
                 world = chain.new_world(chosen, seed)  # phase 1 sees no picture
             else:
                 world = chain.load_world(out if own else chain.shipped(dataset), chosen)
-            options = {} if path is None else {"root": path}
-            data = chain.ready_for(load_dataset(dataset, **options), chosen)
             brain = chain.train_brain(data, world, chosen, seed, run, until=stage.value)
             if stage is Stage.finetune:
-                brain.pipeline(chosen).save_pretrained(out / "pipeline")
+                brain.pipeline(chosen).save_pretrained(out / "pipeline", made_by=run.identities["finetune"])
     typer.echo(f"done    {out}")
 
 
@@ -140,8 +167,8 @@ def reconstruct(
     from visdec_lite.pipeline import FMRIToImagePipeline
     from visdec_lite.presets import SamplingConfig
 
-    pipe = files.shipped_pipeline() if pipeline is None else FMRIToImagePipeline.from_pretrained(pipeline)
     sampling = SamplingConfig(samples, steps, guidance)
+    pipe = files.shipped_pipeline() if pipeline is None else FMRIToImagePipeline.from_pretrained(pipeline)
     with _interruptible():
         typer.echo(f"done    {files.paint_file(voxels, out, pipe, sampling, seed)}")
 
@@ -159,10 +186,13 @@ def evaluate(
 ) -> None:
     """Score reconstructions against what was seen: each with chance and 95 % interval."""
     from visdec_lite import reconstruct as files
-    from visdec_lite.files import write_json
+    from visdec_lite.files import check_writable, write_json
 
+    if out:
+        check_writable(out)
     classify = None if referee == "none" else files.shipped_referee(referee)
-    found = files.score_file(reconstructions, truth, classify, seed, categories)
+    with _interruptible():
+        found = files.score_file(reconstructions, truth, classify, seed, categories)
     scores = {name: score.as_dict() for name, score in found.items()}
     typer.echo(f"score [95 % interval over {next(iter(found.values())).over}] (chance)")
     typer.echo("\n".join(_lines(scores)))
@@ -195,7 +225,7 @@ def compare(
     preset: PresetName = "class",
     overrides: Overrides = None,
     trials: Annotated[str, typer.Option(help="learn from so many training trials as well: 300,1200")] = "",
-    folds: Annotated[int, typer.Option(min=2, help="of digits69")] = 10,
+    folds: Annotated[int, typer.Option(min=2, max=1000, help="of digits69")] = 10,
     workers: Annotated[int | None, typer.Option(min=0, help="processes; default: one a core; 0: none")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the results; default runs/compare-DATASET-PRESET")] = None,
     device: Device = None,
@@ -243,34 +273,31 @@ teaching.mount(app)
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends the command with what was kept and how to go on, and exit status 130."""
+    """Ctrl-C, SIGTERM and SIGHUP end the command with what was kept and how to go on; status 128 + signal."""
     try:
-        yield
+        with endings_interrupt():
+            yield
     except KeyboardInterrupt as interrupt:
         typer.echo(f"\n{interrupt or 'interrupted'}", err=True)
-        raise typer.Exit(130) from interrupt
+        raise typer.Exit(exit_status(interrupt)) from interrupt
 
 
 def _pairs(words: list[str] | None) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for word in words or []:
         name, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"--set {word!r} has no '='; write --set finetuning.steps=200")
+        if name.endswith(".seed"):
+            raise ValueError(f"--set {word!r}: every stage is seeded by --seed; say --seed {value}")
+        if name in pairs:
+            raise ValueError(f"--set {name} is said twice, {pairs[name]!r} and {value!r}; say it once")
         pairs[name] = value
     return pairs
 
 
-def _table(metrics: dict) -> str:
-    """Scores as text: value [95 % interval] (chance)."""
-    simulated = "SIMULATED data, " if metrics["simulated"] else ""
-    lines = [f"{simulated}{metrics['n_test']} test stimuli; score [95 % interval] (chance)"]
-    for method, scores in metrics["methods"].items():
-        lines += [f"{method} (intervals over {next(iter(scores.values()))['over']})", *_lines(scores)]
-    return "\n".join(lines)
-
-
 def _lines(scores: Mapping[str, dict]) -> list[str]:
+    """Scores as text: value [95 % interval] (chance)."""
     lines = []
     for name, score in scores.items():
         low, high = score["ci95"]
@@ -279,9 +306,46 @@ def _lines(scores: Mapping[str, dict]) -> list[str]:
 
 
 def main() -> None:
-    """Entry point: errors of use become one sentence and exit status 1, Ctrl-C becomes 130."""
+    """Entry point: an error is one sentence. Exit status 1 if it is of use, 70 if it is ours, 2 if of the words.
+
+    Of our own errors the traceback is kept in a file, and the sentence says where.
+    """
     try:
         app()
-    except (ValueError, FileNotFoundError, FloatingPointError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    except Exception as error:
+        sentence, status = _told(error)
+        typer.echo(f"error: {sentence}", err=True)
+        sys.exit(status)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """An error in one sentence, and the exit status."""
+    words = error.args[0] if isinstance(error, KeyError) and error.args else error
+    said = " ".join(str(words).split()) or f"{type(error).__name__} without a word"
+    if isinstance(error, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
+        return f"not enough memory ({said}); take a smaller preset, batch_size or num_samples", 1
+    if isinstance(error, ValueError | OSError | FloatingPointError | ImportError) or _is_ours_to_say(error):
+        return said, 1
+    place = _keep_traceback(error)
+    return f"{type(error).__name__}: {said}. This is a fault of visdec-lite; {place}", INTERNAL
+
+
+def _is_ours_to_say(error: Exception) -> bool:
+    """Whether a `raise` of this package made the error, in words meant for the user."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).resolve().parent)
+    return bool(frames) and (
+        str(Path(frames[-1].filename).resolve()).startswith(package)
+        and linecache.getline(frames[-1].filename, frames[-1].lineno or 0).lstrip().startswith("raise ")
+    )
+
+
+def _keep_traceback(error: Exception) -> str:
+    try:
+        handle, name = tempfile.mkstemp(prefix="visdec-lite-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(f"visdec-lite {shlex.join(sys.argv[1:])}\n\n")
+            file.write("".join(traceback.format_exception(error)))
+    except OSError as reason:
+        return f"its traceback could not be kept ({reason})"
+    return f"its traceback is in {name}"

@@ -25,16 +25,20 @@ import torch
 
 from visdec_lite import chain, plotting
 from visdec_lite.baselines.ridge import RidgeToImages
-from visdec_lite.chain import Brain, Run, World
+from visdec_lite.chain import Run, World
 from visdec_lite.datasets import BrainDataset, Split, load_dataset
+from visdec_lite.devices import check_device
+from visdec_lite.fields import SEED, SWITCH, WORD, Rule, check_fields
 from visdec_lite.files import read_json, write_json
-from visdec_lite.identity import differences
+from visdec_lite.identity import differences, flat
 from visdec_lite.latent_diffusion import LatentDiffusion
 from visdec_lite.metrics import Score, evaluate
 from visdec_lite.pipeline import FMRIToImagePipeline
 from visdec_lite.presets import Preset, preset_for
+from visdec_lite.processes import locked
 from visdec_lite.report import write_report
 from visdec_lite.stages import decode_latents, encode_images
+from visdec_lite.weights import read_metadata
 
 LIMITS = (
     "A picture here is a guess that fits the scan and the prior's idea of pictures; what the scan does not tell, "
@@ -54,6 +58,17 @@ class DemoSettings:
     seed: int = 0
     train: bool = False  # train the brain stages live even where trained ones are shipped
     overrides: dict[str, Any] = field(default_factory=dict)  # preset fields by dotted path
+
+    def __post_init__(self) -> None:
+        path = Rule("a path or None", lambda value: value is None or isinstance(value, str))
+        overrides = Rule("names and values", lambda value: isinstance(value, dict))
+        check_fields(self, {
+            "dataset": WORD, "path": path, "preset": WORD, "seed": SEED, "train": SWITCH, "overrides": overrides,
+        })  # fmt: skip
+
+    @property
+    def trains_world(self) -> bool:
+        return self.preset == "smoke" or not chain.shipped(self.dataset).is_dir()
 
     @property
     def trains_brain(self) -> bool:
@@ -78,23 +93,56 @@ def run_demo(
         progress: progress bars.
 
     Raises:
-        ValueError: the folder holds a run of other settings.
+        ValueError: the folder holds a run of other settings, data or weights, or another process is at it; a setting
+            means nothing; there is no such device.
+        CannotWrite: the folder cannot be made or written.
     """
+    chosen = preset_for(settings.dataset, settings.preset, **settings.overrides).with_seed(settings.seed)
+    check_device(device, chosen.trainings().values())
+    with locked(out):
+        return _run_demo(settings, chosen, out, say, device, progress)
+
+
+def _run_demo(
+    settings: DemoSettings, chosen: Preset, out: Path, say: Callable[[str], None], device: str | None, progress: bool
+) -> dict[str, Any]:
     started = time.perf_counter()
-    finished = _claim(out, settings)
-    if finished is not None:
-        say(f"{out} holds this run already, finished; delete the folder to run it again")
-        return finished
     say(f"data    {settings.dataset}")
     options = {} if settings.path is None else {"root": settings.path}
     dataset = load_dataset(settings.dataset, **options)
-    chosen = preset_for(settings.dataset, settings.preset, **settings.overrides).with_seed(settings.seed)
     chosen = chosen.with_categories(len(dataset.category_names))
     dataset = chain.ready_for(dataset, chosen)
-    training = {"device": device, "progress": progress}
+    if settings.trains_world:
+        chain.check_world(settings.dataset, chosen)
+    if settings.trains_brain:
+        chain.check_brain(dataset, chosen)
+    shipped = _shipped_identities(settings)
+    asked = _note(settings, chosen, dataset, shipped)
+    finished = _finished(out, asked)
+    if finished is not None:
+        say(f"{out} holds this run already, finished; delete the folder to run it again")
+        return finished
 
-    world, world_run = _world(settings, chosen, out, training, say)
-    brain, brain_run = _brain(settings, chosen, dataset, world, out, training, say)
+    # What is shipped is loaded before the folder becomes this run's, so that a word mistyped does not claim it.
+    folder, world, brain = chain.shipped(settings.dataset), None, None
+    if not settings.trains_world:
+        say("world   shipped first stage, prior, referee and image autoencoder")
+        world = chain.load_world(folder, chosen)
+    if world is not None and not settings.trains_brain:
+        say("brain   shipped phase 1, phase 2 and fine-tuning of simulated subject 1")
+        brain = chain.load_brain(folder, dataset, world, chosen)
+    write_json(out / "settings.json", asked)
+
+    training = {"device": device, "progress": progress}
+    world_run, brain_run = Run(out / "world", options=training), Run(out / "brain", options=training)
+    if world is None:
+        say("world   training first stage, prior, referee and image autoencoder")
+        world = chain.train_world(settings.dataset, chosen, settings.seed, world_run)
+    if brain is None:
+        say("brain   training phase 1, phase 2 and fine-tuning")
+        brain = chain.train_brain(dataset, world, chosen, settings.seed, brain_run)
+    if device is not None:
+        brain.conditioned.to(device)
     say("rivals  ridge regression to pixels and to latents, penalties chosen on validation")
     rivals = fit_rivals(dataset, world)
 
@@ -122,6 +170,7 @@ def run_demo(
         "seconds": {name: round(value, 2) for name, value in seconds.items()}
         | {"total": round(time.perf_counter() - started, 2)},
         "fingerprint": dataset.fingerprint,
+        "identity": {**shipped, **world_run.identities, **brain_run.identities},
         "versions": versions(),
     }
     write_results(out, metrics, painted, {**world_run.histories, **brain_run.histories}, settings)
@@ -129,45 +178,42 @@ def run_demo(
     return metrics
 
 
-def _claim(out: Path, settings: DemoSettings) -> dict[str, Any] | None:
-    """Make the folder this run's own; returns its metrics if it is finished."""
-    asked = json.loads(json.dumps(vars(settings)))
-    note = out / "settings.json"
-    if note.exists():
-        if words := differences(read_json(note), asked):
-            raise ValueError(f"{out} holds another run: {words}; choose another --out or delete it")
-        if (out / "metrics.json").exists() and (out / "report.html").exists():
-            return read_json(out / "metrics.json", "methods", "seconds")
-    write_json(note, asked)
-    return None
+def _shipped_identities(settings: DemoSettings) -> dict[str, dict[str, Any]]:
+    """Stage -> all that shaped the weights that come with the package, and their hash; of the stages used."""
+    folder = chain.shipped(settings.dataset)
+    names = () if settings.trains_world else chain.WORLD_STAGES
+    names += () if settings.trains_brain else chain.BRAIN_STAGES
+    found = {name: read_metadata(folder / f"{name}.safetensors") for name in names}
+    return {name: {**told["identity"], "sha256": told["sha256"]} for name, told in found.items()}
 
 
-def _world(
-    settings: DemoSettings, chosen: Preset, out: Path, training: dict[str, Any], say: Callable[[str], None]
-) -> tuple[World, Run]:
-    if settings.preset == "smoke" or not chain.shipped(settings.dataset).is_dir():
-        say("world   training first stage, prior, referee and image autoencoder")
-        run = Run(out / "world", options=training)
-        return chain.train_world(settings.dataset, chosen, settings.seed, run), run
-    say("world   shipped first stage, prior, referee and image autoencoder")
-    return chain.load_world(chain.shipped(settings.dataset), chosen), Run()
+def _note(
+    settings: DemoSettings, chosen: Preset, dataset: BrainDataset, shipped: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """All that shapes the run, flat: what was asked for, every number of it, the data and the shipped weights.
+
+    Not the path, which may be written in many ways: the fingerprint tells what lay there.
+    """
+    asked = {name: getattr(settings, name) for name in ("dataset", "preset", "seed", "train")}
+    numbers = {name: value for name, value in flat(chosen.as_dict()).items() if not name.endswith(".seed")}
+    weights = {f"weights {name}": told["sha256"] for name, told in shipped.items()}
+    return json.loads(json.dumps({**asked, "data": dataset.fingerprint, **numbers, **weights}))
 
 
-def _brain(
-    settings: DemoSettings,
-    chosen: Preset,
-    dataset: BrainDataset,
-    world: World,
-    out: Path,
-    training: dict[str, Any],
-    say: Callable[[str], None],
-) -> tuple[Brain, Run]:
-    if settings.trains_brain:
-        say("brain   training phase 1, phase 2 and fine-tuning")
-        run = Run(out / "brain", options=training)
-        return chain.train_brain(dataset, world, chosen, settings.seed, run), run
-    say("brain   shipped phase 1, phase 2 and fine-tuning of simulated subject 1")
-    return chain.load_brain(chain.shipped(settings.dataset), dataset, world, chosen), Run()
+def _finished(out: Path, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """Metrics of the run that the folder holds; None if it holds none, or this one unfinished.
+
+    Raises:
+        ValueError: it holds another run, or a damaged note.
+    """
+    note, metrics = out / "settings.json", out / "metrics.json"
+    if not note.exists():
+        return None
+    if words := differences(read_json(note), asked):
+        raise ValueError(f"{out} holds another run: {words}; choose another --out or delete it")
+    if not (metrics.exists() and (out / "report.html").exists()):
+        return None
+    return read_json(metrics, "methods", "simulated", "n_test")
 
 
 def fit_rivals(dataset: BrainDataset, world: World) -> dict[str, RidgeToImages]:
@@ -291,6 +337,50 @@ def write_results(
         notes=LIMITS,
     )
     write_json(out / "metrics.json", metrics)
+
+
+BLOCKS = {"": "test scans", "_single_trial": "single trials", "_seen_categories": "seen categories"}
+# metric -> head of its column, its width, and whether it is written in per cent
+COLUMNS = {
+    "n_way_top1": ("top-1 %", 14, True),
+    "pairwise_pcc": ("pairwise %", 14, True),
+    "pcc": ("PCC", 18, False),
+    "ssim": ("SSIM", 18, False),
+}
+
+
+def score_table(metrics: dict[str, Any]) -> str:
+    """The main scores as text of at most 80 columns: a block for each kind of test scan, a line for each method."""
+    methods, repeats = metrics["methods"], metrics["repeats_averaged"]
+    simulated = "SIMULATED data; " if metrics["simulated"] else ""
+    lines = [f"{simulated}{metrics['n_test']} test stimuli; score [95 % interval]; the rest: report.html"]
+    taken = {ending: [name for name in methods if ending and name.endswith(ending)] for ending in BLOCKS}
+    taken[""] = [name for name in methods if not any(name in names for names in taken.values())]
+    for ending, names in taken.items():
+        if not names:
+            continue
+        title = f"{BLOCKS[ending]}, {repeats} repeats averaged" if repeats > 1 and not ending else BLOCKS[ending]
+        first = methods[names[0]]
+        shown = [name for name in COLUMNS if name in first]
+        over = first[shown[0]].get("over")
+        title += f"; intervals over {over}" if over else ""
+        lines += ["", title, " " * 16 + "".join(COLUMNS[m][0].rjust(COLUMNS[m][1]) for m in shown)]
+        for name in names:
+            cells = (_in_cell(methods[name][metric], *COLUMNS[metric][1:]) for metric in shown)
+            lines.append(f" {name.removesuffix(ending):15s}" + "".join(cells))
+        chances = (_plain(first[m]["chance"], COLUMNS[m][2]).rjust(COLUMNS[m][1]) for m in shown)
+        lines.append(f" {'chance (visdec)':15s}" + "".join(chances))
+    return "\n".join(lines)
+
+
+def _in_cell(score: dict[str, Any], width: int, per_cent: bool) -> str:
+    value, low, high = (_plain(number, per_cent) for number in (score["value"], *score["ci95"]))
+    return f"{value} [{low}, {high}]".rjust(width)
+
+
+def _plain(value: float, per_cent: bool) -> str:
+    """0.723 -> "72" per cent, or ".72"."""
+    return f"{100 * value:z.0f}" if per_cent else f"{value:z.2f}".replace("0.", ".", 1)
 
 
 def versions() -> dict[str, str]:

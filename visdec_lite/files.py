@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,20 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         finally:
             probe.unlink(missing_ok=True)
     return path
+
+
+def check_writable(path: str | os.PathLike[str], size: int = 0) -> None:
+    """A file of so many bytes can be written at `path`: asked before long work. What is there stays as it is.
+
+    Raises:
+        CannotWrite: see `atomic_path`.
+    """
+    with suppress(_Asked), atomic_path(path, size):
+        raise _Asked
+
+
+class _Asked(Exception):
+    """Nothing is to be written."""
 
 
 def sweep(folder: Path) -> None:

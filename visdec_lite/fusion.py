@@ -23,6 +23,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from visdec_lite.fields import (
+    BELOW_ONE,
+    INSIDE,
+    SIZE,
+    SWITCH,
+    TRANSFORMER,
+    WEIGHT,
+    check_fields,
+    check_hides,
+    check_transformer,
+)
 from visdec_lite.layers import Attention, Block, init_transformer
 from visdec_lite.masked_autoencoder import MaskedAutoencoder, masked_mse
 from visdec_lite.patches import (
@@ -50,6 +61,15 @@ class ImageAutoencoderConfig:
     decoder_depth: int = 8
     decoder_num_heads: int = 16
     mask_ratio: float = 0.75  # share of patches hidden while it is pre-trained
+
+    def __post_init__(self) -> None:
+        check_fields(self, {"image_size": SIZE, "patch_size": SIZE, "mask_ratio": INSIDE, **TRANSFORMER})
+        check_transformer(self, axes=2)
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; change one of them"
+            )
+        check_hides(self.mask_ratio, self.num_patches, "mask_ratio")
 
     @property
     def num_patches(self) -> int:
@@ -149,6 +169,13 @@ class FusionConfig:
     cross_layers: int = 3
     cross_heads: int = 16
     freeze_image_encoder: bool = True  # E_I knows pictures already
+
+    def __post_init__(self) -> None:
+        rules = {"weight_fmri": WEIGHT, "weight_image": WEIGHT, "cross_layers": SIZE, "cross_heads": SIZE}
+        ratios = {"fmri_mask_ratio": INSIDE, "image_mask_ratio": INSIDE, "support_mask_ratio": BELOW_ONE}
+        check_fields(self, {**rules, **ratios, "freeze_image_encoder": SWITCH})
+        if self.weight_fmri == self.weight_image == 0:
+            raise ValueError("weight_fmri and weight_image are both 0: nothing would be learnt; raise one of them")
 
 
 class FusionOutput(NamedTuple):

@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
 
 import torch
 from diffusers import (
@@ -32,6 +31,8 @@ from diffusers import (
 )
 from einops import reduce
 from torch import Tensor, nn
+
+from visdec_lite.fields import COUNT, INSIDE, SIZE, SWITCH, check_fields, several, whole
 
 SAMPLERS = {"ddim": DDIMScheduler, "pndm": PNDMScheduler, "dpm++": DPMSolverMultistepScheduler}
 
@@ -81,22 +82,17 @@ class LatentDiffusionConfig:
     num_timesteps: int = 1000
 
     def __post_init__(self) -> None:
-        count = "a whole number >= 1", _is_count
-        widths = "whole numbers >= 1, one a level", lambda v: _is_row(v) and all(map(_is_count, v))
-        expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
-            "image_size": count, "num_classes": count, "latent_channels": count, "codebook_size": count,
-            "vq_layers": count, "unet_layers": count, "attention_heads": count, "context_dim": count,
-            "norm_groups": count, "num_timesteps": count, "vq_channels": widths, "unet_channels": widths,
-            "unet_attention": (
-                "True or False, one a level", lambda v: _is_row(v) and all(isinstance(a, bool) for a in v)
-            ),
-            "beta_start": ("a number in (0, 1)", _is_share),
-            "beta_end": (f"a number in (beta_start, 1), beta_start being {self.beta_start!r}",
-                         lambda v: _is_share(v) and v > self.beta_start),
-        }  # fmt: skip
-        for name, (words, holds) in expected.items():
-            if not holds(getattr(self, name)):
-                raise ValueError(f"LatentDiffusionConfig.{name} is {getattr(self, name)!r}; expected {words}")
+        sizes = ("image_size", "latent_channels", "vq_layers", "unet_layers", "attention_heads", "context_dim")
+        check_fields(self, {
+            **dict.fromkeys((*sizes, "norm_groups"), SIZE), "num_classes": COUNT, "codebook_size": COUNT,
+            "num_timesteps": whole(1, 10**6), "vq_channels": several(SIZE), "unet_channels": several(SIZE),
+            "unet_attention": several(SWITCH), "beta_start": INSIDE, "beta_end": INSIDE,
+        })  # fmt: skip
+        if self.beta_end <= self.beta_start:
+            raise ValueError(
+                f"LatentDiffusionConfig.beta_end is {self.beta_end}; expected a number in (beta_start, 1), beta_start "
+                f"being {self.beta_start}"
+            )
         if len(self.unet_channels) != len(self.unet_attention):
             raise ValueError(
                 f"unet_channels names {len(self.unet_channels)} levels and unet_attention "
@@ -129,18 +125,6 @@ class LatentDiffusionConfig:
     def time_dim(self) -> int:
         """Width of the UNet's time embedding, and so of a time condition."""
         return 4 * self.unet_channels[0]
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, Real) and 0 < value < 1
-
-
-def _is_row(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) > 0
 
 
 class LatentDiffusion(nn.Module):
@@ -335,7 +319,8 @@ def set_out(
             f"{name}.from_config(scheduler.config, {', '.join(f'{option}=False' for option in cutting)})"
         )
     total = len(scheduler.alphas_cumprod)
-    if not _is_count(num_inference_steps) or num_inference_steps > total:
+    counted = isinstance(num_inference_steps, Integral) and not isinstance(num_inference_steps, bool)
+    if not counted or not 1 <= num_inference_steps <= total:
         raise ValueError(
             f"num_inference_steps is {num_inference_steps!r}, expected a whole number from 1 to {total}, the timesteps "
             "of the schedule"

@@ -27,6 +27,17 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from visdec_lite.contrastive import cross_contrastive_loss, self_contrastive_loss
+from visdec_lite.fields import (
+    BELOW_ONE,
+    COUNT,
+    INSIDE,
+    POSITIVE,
+    SIZE,
+    TRANSFORMER,
+    WEIGHT,
+    check_fields,
+    check_transformer,
+)
 from visdec_lite.layers import Block, init_transformer
 from visdec_lite.patches import (
     keep_patches,
@@ -59,13 +70,15 @@ class MaskedAutoencoderConfig:
     voxel_dropout: float = 0.2  # share of input voxels set to zero while training; the target stays whole
 
     def __post_init__(self) -> None:
+        weights = {f"weight_{name}": WEIGHT for name in ("reconstruction", "cross", "self")}
+        rules = {"num_voxels": COUNT, "patch_size": SIZE, "mask_ratio": INSIDE, "temperature": POSITIVE}
+        check_fields(self, {**rules, **weights, **TRANSFORMER, "voxel_dropout": BELOW_ONE})
+        check_transformer(self, axes=1)
         if self.num_voxels % self.patch_size:
             raise ValueError(
                 f"num_voxels={self.num_voxels} is not a multiple of patch_size={self.patch_size}; "
                 f"pad first: preprocessing.pad_voxels(voxels, multiple={self.patch_size})"
             )
-        if not 0 <= self.voxel_dropout < 1:
-            raise ValueError(f"voxel_dropout={self.voxel_dropout} is a share of voxels: choose 0 (off) to below 1")
 
     @property
     def num_patches(self) -> int:

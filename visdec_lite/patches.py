@@ -16,6 +16,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
+from visdec_lite.fields import check_hides
+
 
 def patchify_voxels(voxels: Tensor, patch_size: int) -> Tensor:
     """Cut each voxel vector into patches of neighbouring voxels.
@@ -149,12 +151,7 @@ def random_mask(
     Raises:
         ValueError: nothing would be hidden, or nothing kept.
     """
-    hidden = round(ratio * length)
-    if not 0 < hidden < length:
-        raise ValueError(
-            f"mask ratio {ratio} hides {hidden} of {length} patches; at least 1 must be hidden and 1 kept: "
-            "choose a ratio further from 0 and 1, or smaller patches"
-        )
+    hidden = check_hides(ratio, length)
     permutation = torch.rand(batch, length, generator=generator).argsort(dim=1)
     return (permutation < hidden).to(device)
 

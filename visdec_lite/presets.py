@@ -13,8 +13,9 @@ from difflib import get_close_matches
 from typing import Any, get_args, get_type_hints
 
 from visdec_lite.classifier import ClassifierConfig
+from visdec_lite.fields import COUNT, SIZE, WEIGHT, WORD, check_fields, of, one_of, whole
 from visdec_lite.fusion import FusionConfig, ImageAutoencoderConfig
-from visdec_lite.latent_diffusion import LatentDiffusionConfig
+from visdec_lite.latent_diffusion import SAMPLERS, LatentDiffusionConfig
 from visdec_lite.masked_autoencoder import MaskedAutoencoderConfig
 from visdec_lite.stages import FinetuneConfig
 from visdec_lite.training import TrainingConfig
@@ -28,6 +29,10 @@ class SamplingConfig:
     num_inference_steps: int = 20  # denoising steps
     guidance_scale: float = 2.0  # how far to follow the scan; chosen on validation
     sampler: str = "dpm++"  # ddim | pndm | dpm++
+
+    def __post_init__(self) -> None:
+        rules = {"num_samples": SIZE, "num_inference_steps": COUNT, "guidance_scale": WEIGHT}
+        check_fields(self, {**rules, "sampler": one_of(*SAMPLERS)})
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,30 @@ class Preset:
     fusing: TrainingConfig
     finetuning: TrainingConfig
 
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(Preset)
+        rules = {name: of(kind) for name, kind in kinds.items() if is_dataclass(kind)}
+        check_fields(self, {"name": WORD, "context_tokens": whole(2, 65536), "prior_pictures": COUNT, **rules})
+        for name in ("num_classes", "image_size"):
+            ours, referees = getattr(self.diffusion, name), getattr(self.classifier, name)
+            if ours != referees:
+                raise ValueError(
+                    f"diffusion.{name} is {ours} and classifier.{name} is {referees}, but the referee names what the "
+                    "diffusion model paints; set both to the same"
+                )
+        for name in ("autoencoder", "image_autoencoder"):
+            width = getattr(self, name).embed_dim
+            if width % self.fusion.cross_heads:
+                raise ValueError(
+                    f"{name}.embed_dim {width} does not split into fusion.cross_heads {self.fusion.cross_heads}; "
+                    f"choose a multiple of {self.fusion.cross_heads}"
+                )
+        if self.sampling.num_inference_steps > self.diffusion.num_timesteps:
+            raise ValueError(
+                f"sampling.num_inference_steps is {self.sampling.num_inference_steps}, more than the "
+                f"diffusion.num_timesteps {self.diffusion.num_timesteps} of training; ask for fewer"
+            )
+
     def with_voxels(self, num_voxels: int) -> MaskedAutoencoderConfig:
         """The fMRI autoencoder for a data set of so many voxels (a multiple of the patch size)."""
         return replace(self.autoencoder, num_voxels=num_voxels)
@@ -64,8 +93,12 @@ class Preset:
 
     def with_seed(self, seed: int) -> Preset:
         """The same numbers, every stage seeded by `seed`."""
-        stages = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{n: replace(c, seed=seed) for n, c in stages.items() if isinstance(c, TrainingConfig)})
+        return replace(self, **{name: replace(config, seed=seed) for name, config in self.trainings().items()})
+
+    def trainings(self) -> dict[str, TrainingConfig]:
+        """Stage -> the numbers of its run."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, TrainingConfig)}
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -218,7 +251,7 @@ FOR_COMPARISON: dict[str, dict[str, Any]] = {
 _PRESETS = {"smoke": _smoke, "class": _class, "paper": _paper}
 
 
-def preset(name: str, **overrides: Any) -> Preset:
+def preset(name: str, /, **overrides: Any) -> Preset:
     """A preset by name, with fields changed.
 
     Args:
@@ -232,16 +265,18 @@ def preset(name: str, **overrides: Any) -> Preset:
         close = get_close_matches(str(name), _PRESETS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"no preset is called {name!r}; there are {', '.join(_PRESETS)}{hint}")
+    if "name" in overrides:
+        raise ValueError(f"a preset called {name!r} cannot be named {overrides['name']!r}; choose one by its own name")
     return override(_PRESETS[name](), overrides)
 
 
-def preset_for(dataset: str, name: str, **overrides: Any) -> Preset:
+def preset_for(dataset: str, name: str, /, **overrides: Any) -> Preset:
     """A preset by name with what `FOR_DATASET` changes for a data set at class size, and then with `overrides`."""
     changes = FOR_DATASET.get(dataset, {}) if name == "class" else {}
     return preset(name, **{**changes, **overrides})
 
 
-def preset_for_comparison(dataset: str, name: str, **overrides: Any) -> Preset:
+def preset_for_comparison(dataset: str, name: str, /, **overrides: Any) -> Preset:
     """`preset_for` with what `FOR_COMPARISON` changes at class size, and then with `overrides`."""
     changes = FOR_COMPARISON.get(dataset, {}) if name == "class" else {}
     return preset_for(dataset, name, **{**changes, **overrides})
@@ -272,7 +307,10 @@ def _override(config: Any, changes: Mapping[str, Any], prefix: str) -> Any:
             new[name] = _replacement(config, name, value, prefix + name)
     for name, part in inner.items():
         new[name] = _override(new.get(name, getattr(config, name)), part, f"{prefix}{name}.")
-    return replace(config, **new) if new else config
+    try:
+        return replace(config, **new) if new else config
+    except ValueError as error:
+        raise ValueError(f"{prefix.rstrip('.')}: {error}" if prefix else str(error)) from error
 
 
 def _replacement(config: Any, name: str, value: Any, path: str) -> Any:
@@ -285,7 +323,7 @@ def _replacement(config: Any, name: str, value: Any, path: str) -> Any:
     kind = get_type_hints(type(config))[name]
     try:
         return _read(value, current)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         words = kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind
         raise ValueError(f"{path} takes {words}, as {current!r}; got {value!r}") from error
 

@@ -186,4 +186,7 @@ def _config_of(config: Any, state: Mapping[str, Tensor], path: str | os.PathLike
     decoder_depth = blocks["decoder_blocks"]
     num_voxels = (shapes[0][1] - 1) * given["patch_size"]
     sizes = {name: given[name] for name in SIZES}
-    return MaskedAutoencoderConfig(num_voxels=num_voxels, decoder_depth=decoder_depth, **sizes)
+    try:
+        return MaskedAutoencoderConfig(num_voxels=num_voxels, decoder_depth=decoder_depth, **sizes)
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit its own config: {error}") from error

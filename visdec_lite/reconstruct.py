@@ -9,7 +9,6 @@ In: arrays on disk, never unpickled. Out: files that are whole or absent.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,12 @@ from einops import rearrange, repeat
 
 from visdec_lite import chain
 from visdec_lite.datasets import load_dataset
-from visdec_lite.files import atomic_path
+from visdec_lite.datasets.recordings import reading
+from visdec_lite.files import atomic_path, check_writable
 from visdec_lite.metrics import Score, evaluate
 from visdec_lite.pipeline import FMRIToImagePipeline
 from visdec_lite.presets import SamplingConfig, preset_for
+from visdec_lite.processes import locked
 
 ZOOM_TO = 128  # pixels that a painted picture has at least on the sheet
 
@@ -53,31 +54,41 @@ def paint_file(
 
     Args:
         voxels: z-scored as the pipeline's training data, (n, V): .npy, or .npz with an array of that name.
-        out: folder; gets reconstructions.npz (`images`: uint8 (n, samples, h, w, 3), `seed`, and the sampling
-            settings) and pictures.png, a row a scan.
+        out: folder; gets reconstructions.npz (`images`: uint8 (n, samples, h, w, 3), `seed`, and how they were
+            sampled) and pictures.png, a row a scan. What stands in its way is said before anything is sampled.
+        sampling: its numbers; the sampler is the pipeline's own.
 
     Returns:
         The path of reconstructions.npz.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, no array in it that fits the pipeline.
+        FileNotFoundError, ValueError: no such file, no array in it that fits the pipeline; `out` is in use.
+        CannotWrite: `out` cannot take the files.
     """
     scans = read_array(voxels, "voxels")
     if scans.dtype.kind != "f":
         raise ValueError(f"{voxels} holds {scans.dtype} numbers, expected z-scored floats; see preprocessing.ZScore")
-    pipe.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
-    images = pipe(
-        scans,
-        num_samples=sampling.num_samples,
-        num_inference_steps=sampling.num_inference_steps,
-        guidance_scale=sampling.guidance_scale,
-        generator=torch.Generator().manual_seed(seed),
-    ).images
-    result = out / "reconstructions.npz"
-    with atomic_path(result) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, images=images, seed=seed, **asdict(sampling))
-    with atomic_path(out / "pictures.png") as temporary:
-        _sheet(images).save(temporary, format="PNG")
+    numbers = (sampling.num_samples, sampling.num_inference_steps, 1, sampling.guidance_scale)
+    count = len(pipe.check_inputs(scans, *numbers)) * sampling.num_samples
+    size = pipe.unet.config.sample_size * 2 ** (len(pipe.vqvae.config.block_out_channels) - 1)
+    result, sheet = out / "reconstructions.npz", out / "pictures.png"
+    with locked(out):
+        for path in (result, sheet):
+            check_writable(path, count * size**2 * 3)
+        pipe.set_progress_bar_config(disable=not progress, desc="sampling", leave=False)
+        images = pipe(
+            scans,
+            num_samples=sampling.num_samples,
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+        ).images
+        about = {"seed": seed, "scheduler": type(pipe.scheduler).__name__, "guidance_scale": sampling.guidance_scale}
+        about |= {"num_samples": sampling.num_samples, "num_inference_steps": sampling.num_inference_steps}
+        with atomic_path(result) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, images=images, **about)
+        with atomic_path(sheet) as temporary:
+            _sheet(images).save(temporary, format="PNG")
     return result
 
 
@@ -103,25 +114,29 @@ def score_file(
 
 
 def read_array(path: Path, name: str) -> np.ndarray:
-    """The array of a .npy file, or the one called `name` of a .npz file.
+    """The array of a .npy file, or the one called `name` of a .npz file; nothing is unpickled.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no such array, a file of another kind, or one that would have to be unpickled.
+        ValueError: no such array, a file of another kind, cut or damaged, or one that holds objects.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is not there; give a .npy file, or a .npz file with an array {name!r}")
-    try:
+    if not path.is_file():
+        there = "is a folder" if path.is_dir() else "is not there"
+        raise FileNotFoundError(f"{path} {there}; give a .npy file, or a .npz file with an array {name!r}")
+    with reading(path, "a .npy or .npz file of plain numbers", "save it again"):
+        with path.open("rb") as file:
+            start = file.read(6)
+        if not start.startswith((b"\x93NUMPY", b"PK")):
+            raise ValueError(f"it starts with {start!r}")
         found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            if name in found.files:
-                return found[name]
-            there = ", ".join(found.files) or "nothing"
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is no .npy or .npz file of plain numbers: {error}") from error
-    raise ValueError(f"{path} holds {there}, expected an array {name!r}; or give a .npy file")
+        if not isinstance(found, np.ndarray):
+            with found:
+                names = found.files
+                found = found[name] if name in names else None
+    if found is None:
+        there = ", ".join(names) or "nothing"
+        raise ValueError(f"{path} holds {there}, expected an array {name!r}; or give a .npy file")
+    return found
 
 
 def _sheet(images: np.ndarray) -> Any:

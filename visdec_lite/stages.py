@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from visdec_lite.classifier import CategoryClassifier
 from visdec_lite.conditioning import FMRIConditioner
+from visdec_lite.fields import COUNT, POSITIVE, SHARE, SWITCH, WEIGHT, check_fields
 from visdec_lite.fusion import CrossModalFusion, ImageMaskedAutoencoder
 from visdec_lite.identity import fingerprint_of, fingerprint_of_weights
 from visdec_lite.latent_diffusion import LatentDiffusion
@@ -213,6 +214,12 @@ class FinetuneConfig:
     encoder_learning_rate_scale: float = 1.0  # the encoder has learnt already, the mapper starts from nothing
     start_from_labels: bool = False  # begin as the prior that was told nothing; False as in the paper
     noise_draws: int = 1  # noisy versions of its picture that each encoded scan must explain at a step
+
+    def __post_init__(self) -> None:
+        check_fields(self, {
+            "condition_dropout": SHARE, "voxel_dropout": SHARE, "timestep_bias": WEIGHT, "max_loss_weight": POSITIVE,
+            "encoder_learning_rate_scale": WEIGHT, "start_from_labels": SWITCH, "noise_draws": COUNT,
+        })  # fmt: skip
 
 
 class ConditionedDiffusion(nn.Module):

@@ -32,6 +32,19 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from visdec_lite.checkpoints import NAME, HistoryFile, read_checkpoint, write_checkpoint
+from visdec_lite.fields import (
+    BELOW_ONE,
+    COUNT,
+    POSITIVE,
+    SEED,
+    SHARE,
+    WEIGHT,
+    WHOLE,
+    check_fields,
+    number,
+    one_of,
+    several,
+)
 from visdec_lite.files import CannotWrite
 from visdec_lite.identity import configs_of, differences, fingerprint_of, fingerprint_of_weights
 from visdec_lite.optimizers import Rule, make_optimizers
@@ -84,26 +97,14 @@ class TrainingConfig:
     log: Literal["csv", "tensorboard", "none"] = "csv"  # written to out_dir, if there is one
 
     def __post_init__(self) -> None:
-        share = "a number in [0, 1)", lambda value: 0 <= value < 1
-        count = "a whole number >= 1", lambda value: isinstance(value, int) and value >= 1
-        whole = "a whole number >= 0", lambda value: isinstance(value, int) and value >= 0
-        positive = "a number > 0", lambda value: value > 0
-        expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
-            "steps": count, "batch_size": count, "accumulate": count,
-            "validate_every": whole, "checkpoint_every": whole, "seed": whole,
-            "learning_rate": ("a finite number > 0", lambda value: 0 < value < math.inf),
-            "gradient_clip": positive,
-            "weight_decay": ("a number >= 0", lambda value: 0 <= value < math.inf),
-            "warmup_fraction": share, "ema_decay": share,
-            "min_learning_rate_fraction": ("a number in [0, 1]", lambda value: 0 <= value <= 1),
-            "betas": ("two numbers in [0, 1)", lambda pair: len(pair) == 2 and all(0 <= b < 1 for b in pair)),
-            "mixed_precision": ("'no', 'fp16' or 'bf16'", lambda value: value in ("no", "fp16", "bf16")),
-            "optimizer": ("'adamw' or 'muon'", lambda value: value in ("adamw", "muon")),
-            "log": ("'csv', 'tensorboard' or 'none'", lambda value: value in ("csv", "tensorboard", "none")),
-        }  # fmt: skip
-        for name, (words, holds) in expected.items():
-            if not holds(getattr(self, name)):
-                raise ValueError(f"TrainingConfig.{name} is {getattr(self, name)!r}; expected {words}")
+        check_fields(self, {
+            "steps": COUNT, "batch_size": COUNT, "accumulate": COUNT, "learning_rate": POSITIVE,
+            "gradient_clip": number("a number > 0", lambda value: value > 0), "weight_decay": WEIGHT,
+            "warmup_fraction": BELOW_ONE, "ema_decay": BELOW_ONE, "min_learning_rate_fraction": SHARE,
+            "betas": several(BELOW_ONE, 2), "validate_every": WHOLE, "checkpoint_every": WHOLE, "seed": SEED,
+            "optimizer": one_of("adamw", "muon"), "mixed_precision": one_of("no", "fp16", "bf16"),
+            "log": one_of("csv", "tensorboard", "none"),
+        })  # fmt: skip
         if self.optimizer == "muon" and self.mixed_precision == "fp16":
             raise ValueError(
                 "optimizer='muon' with mixed_precision='fp16' makes two optimizers share one gradient scaler, which "

@@ -26,6 +26,7 @@ from einops import rearrange, repeat
 from visdec_lite.baselines.base import Baseline, Tuning, check_pairs, check_scans, sample_generator
 from visdec_lite.baselines.instance_gan import InstanceGAN
 from visdec_lite.baselines.ridge import RidgeConfig, RidgeDecoder
+from visdec_lite.fields import SHARE, SWITCH, check_fields, of
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class ICGANConfig:
     # 50-way top-1 on 400 simulated validation scans at 0, 0.5 and 1: 0.435, 0.447, 0.439
 
     def __post_init__(self) -> None:
-        if not 0 <= self.spread <= 1:
-            raise ValueError(f"spread is {self.spread}, expected a share of the GAN's own noise in [0, 1]")
+        check_fields(self, {"ridge": of(RidgeConfig), "read_noise": SWITCH, "spread": SHARE})
 
 
 class ICGAN(Baseline):

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from visdec_lite.baselines.base import check_images
+from visdec_lite.fields import COUNT, SIZE, check_fields
 from visdec_lite.preprocessing import to_model_range, to_uint8
 
 
@@ -47,6 +48,11 @@ class InstanceGANConfig:
     reader_width: int = 16  # of the network that reads the noise, as eye_width
 
     def __post_init__(self) -> None:
+        check_fields(self, {"num_classes": COUNT, **{name: SIZE for name in vars(self) if name != "num_classes"}})
+        for name in ("eye_width", "generator_width", "reader_width"):
+            width = getattr(self, name)
+            if width > 8 and width % 8:
+                raise ValueError(f"{name} is {width}, expected at most 8 or a multiple of 8 (eight channels a norm)")
         levels = math.log2(self.image_size / 4) if self.image_size >= 8 else 0.5
         if levels != int(levels):
             raise ValueError(f"image_size is {self.image_size}, expected 4 x a power of two: 8, 16, 32, ...")

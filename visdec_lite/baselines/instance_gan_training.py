@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from visdec_lite.baselines.base import check_images, seeded
 from visdec_lite.baselines.instance_gan import Discriminator, FeatureNetwork, Generator, InstanceGAN, NoiseReader
+from visdec_lite.fields import COUNT, SIZE, WEIGHT, check_fields, of
 from visdec_lite.identity import fingerprint_of, fingerprint_of_weights
 from visdec_lite.perceptual import frechet_distance
 from visdec_lite.preprocessing import to_model_range
@@ -50,13 +51,11 @@ class InstanceGANTraining:
     discriminator_learning_rate_scale: float = 2.0  # D has to be ahead of G (Heusel et al., 2017)
 
     def __post_init__(self) -> None:
-        if min(self.label_weight, self.contrast_weight) < 0 or self.label_weight + self.contrast_weight == 0:
-            raise ValueError(
-                f"label_weight is {self.label_weight}, contrast_weight {self.contrast_weight}; expected 0 or more, "
-                "at least one above 0"
-            )
-        if self.neighbours < 1:
-            raise ValueError(f"neighbours is {self.neighbours}, expected 1 (the picture itself) or more")
+        trainings = {name: of(TrainingConfig) for name in ("eye", "game", "reader")}
+        weights = {name: WEIGHT for name in vars(self) if name.endswith(("_weight", "_scale"))}
+        check_fields(self, {**trainings, **weights, "neighbours": COUNT, "discriminator_width": SIZE})
+        if self.label_weight + self.contrast_weight == 0:
+            raise ValueError("label_weight and contrast_weight are both 0, so nothing is learnt; expected one above 0")
 
     def with_seed(self, seed: int) -> InstanceGANTraining:
         """The same numbers, all three trainings seeded by `seed`."""

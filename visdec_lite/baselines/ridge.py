@@ -23,6 +23,7 @@ import torch
 from einops import rearrange
 
 from visdec_lite.baselines.base import Baseline, Tuning, check_images, check_matrix
+from visdec_lite.fields import POSITIVE, SWITCH, check_fields, several
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +40,7 @@ class RidgeConfig:
     refit: bool = False  # True: fit once more on train and validation together, with the alpha chosen
 
     def __post_init__(self) -> None:
-        bad = [alpha for alpha in self.alphas if not (np.isfinite(alpha) and alpha > 0)]
-        if not self.alphas or bad:
-            raise ValueError(f"{len(self.alphas)} alphas, unusable: {bad}; expected at least 1, all above 0")
+        check_fields(self, {"alphas": several(POSITIVE), "per_target": SWITCH, "refit": SWITCH})
 
 
 class RidgeDecoder:

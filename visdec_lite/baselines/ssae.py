@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from visdec_lite.baselines.base import Baseline, Tuning, check_images, check_pairs, check_scans, paired_splits, seeded
 from visdec_lite.baselines.ssae_networks import COARSE, Decoder, Encoder
 from visdec_lite.datasets.base import BrainDataset
+from visdec_lite.fields import SIZE, WEIGHT, check_fields, of
 from visdec_lite.identity import fingerprint_of, fingerprint_of_weights
 from visdec_lite.preprocessing import to_model_range, to_uint8
 from visdec_lite.training import LossFunction, Rows, TrainingConfig, TrainingResult, ValidateFunction, fit
@@ -62,11 +63,11 @@ class SSAEConfig:
     decoder: TrainingConfig = field(default_factory=_decoder_training)
 
     def __post_init__(self) -> None:
-        if self.width < 4 or self.width % 4:
+        weights = {name: WEIGHT for name in vars(self) if name.endswith(("_weight", "_scale"))}
+        trainings = {"encoder": of(TrainingConfig), "decoder": of(TrainingConfig)}
+        check_fields(self, {"width": SIZE, **weights, **trainings})
+        if self.width % 4:
             raise ValueError(f"width is {self.width}, expected a multiple of 4 (groups of channels are normalised)")
-        weights = {name: value for name, value in vars(self).items() if name.endswith(("_weight", "_scale"))}
-        if bad := {name: value for name, value in weights.items() if not 0 <= value < float("inf")}:
-            raise ValueError(f"{bad}; every weight is a finite number, 0 or more")
 
 
 class SSAE(Baseline):

@@ -30,6 +30,7 @@ from visdec_lite.comparison.methods import Method, choose_methods, trained_for
 from visdec_lite.comparison.scores import Pictures, score_pictures
 from visdec_lite.datasets import BrainDataset, Split, load_dataset
 from visdec_lite.demo import first_trials, versions
+from visdec_lite.fields import COUNT, SEED, whole
 from visdec_lite.files import atomic_path, digest_of, read_json, sha256_of, write_json
 from visdec_lite.identity import differences, flat
 from visdec_lite.presets import Preset, override, preset_for_comparison
@@ -37,6 +38,7 @@ from visdec_lite.presets import Preset, override, preset_for_comparison
 NOISE = (1, 2)  # standard deviations added to averaged, z-scored test scans
 FEW_REPEATS = 5  # repeats averaged, between one and all
 FEW_SAMPLES = 2  # pictures a scan under all conditions but the main one
+SUBJECT = whole(1)
 WORLD_FILES = ("diffusion", "classifier", "image_autoencoder", "icgan")
 
 
@@ -83,12 +85,14 @@ class ComparisonSettings:
                 f"no prior is shipped for {self.dataset!r}, and all methods must share one; "
                 f"a comparison knows {', '.join(chain.PICTURES)}"
             )
-        for name, least in (("subjects", 1), ("seeds", 0), ("trials", 1)):
-            values = getattr(self, name)
-            if (not values and name != "trials") or any(value < least for value in values):
-                raise ValueError(f"{name} are {list(values)}, expected whole numbers of {least} or more")
+        for name, rule in (("subjects", SUBJECT), ("seeds", SEED), ("trials", COUNT), ("folds", whole(2, 1000))):
+            values = (self.folds,) if name == "folds" else getattr(self, name)
+            if (not values and name != "trials") or not all(map(rule.holds, values)):
+                raise ValueError(f"{name} are {list(values)}, expected {rule.words}")
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} are {list(values)}, expected each once")
+        for method in trained_for(choose_methods(self.methods)):
+            self.preset_of(method, self.seeds[0])
 
     @property
     def folded(self) -> bool:
