@@ -61,7 +61,7 @@ SCORES = {
 }
 HISTORY = {"pretrain": [{"step": n, "split": s, "loss": 5 / (1 + n)} for n, s in product(range(9), ("train", "val"))]}
 ROWS = [
-    Row(method, condition, "n_way_top1", 0.4, 0.3, 0.5, 0.02, 8, 1, 1, None, (0.4,))
+    Row(method, condition, "n_way_top1", 0.4, 0.3, 0.5, 0.02, 8, 1, 1, None, (0.4,), "8 stimuli")
     for method, condition in product(("visdec", "ridge"), ("test", "single_trial"))
 ]
 

@@ -19,10 +19,10 @@ Reading the modules in this order is following one scan to one picture:
     metrics             how good is it, what does chance score; `pixels`, `perceptual`, `statistics`, `diagnostics`
     training, stages    one loop that knows no model; the stages that use it; `optimizers`, by which rule weights learn
     presets             smoke, class, paper: the numbers of every stage
-    weights             saving and loading; `published` reads those of other people
+    weights             saving and loading; `manifest`, a folder of them; `published` reads those of other people
     identity, sealed    what a result is of; files that know when they are damaged (`checkpoints`, `weights`, caches)
     fields, devices     what a config may hold, and a run may use, said before the work
-    files, processes    whole or absent; one process at a time
+    files, processes    whole or absent; one process at a time; `progress`, `own_python`, `kernels`, `validation`
     baselines           what simpler methods reach on the same data
     chain, demo         the stages one after another; the main job, with `plotting` and `report`
     comparison          every method on the same data, with the same code
