@@ -629,6 +629,16 @@ def test_cells_of_other_data_are_not_compared(small, tmp_path):
         page.write_results(settings, tmp_path, {})
 
 
+@pytest.mark.parametrize("kept", [0, 50, -3])
+def test_damaged_pictures_of_a_cell_are_named(tmp_path, kept):
+    pictures = Pictures(np.zeros((2, 1, 4, 4, 3), np.uint8), np.zeros((2, 4, 4, 3), np.uint8), np.arange(2))
+    cells.keep_pictures(tmp_path / "pictures.npz", {"test": pictures})
+    whole = (tmp_path / "pictures.npz").read_bytes()
+    (tmp_path / "pictures.npz").write_bytes(whole[:kept])
+    with pytest.raises(ValueError, match=r"pictures\.npz cannot be read as kept pictures .*; delete .* and run"):
+        cells.kept_pictures(tmp_path / "pictures.npz")
+
+
 def test_methods_that_start_from_the_same_phase_1_train_it_once(small, tmp_path):
     settings = settings_with(overrides={"pretraining.steps": 2})
     jobs = {}

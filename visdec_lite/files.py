@@ -101,11 +101,11 @@ def atomic_path(path: str | os.PathLike[str], size: int = 0, previous: Path | No
         with _in_words(path, only=FULL):
             yield temporary
         with _in_words(path):
-            _to_disk(temporary)
+            to_disk(temporary)
             if previous is not None and path.exists():
                 _also_named(path, previous)
             os.replace(temporary, path)
-            _to_disk(path.parent)
+            to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -165,7 +165,7 @@ def _sweep(folder: Path, pattern: str, age: float = LEFT_OVER) -> None:
             continue
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Wait until a file or a folder's list of names is on the disk, where the system can tell."""
     if path.is_dir():
         if os.name != "posix":

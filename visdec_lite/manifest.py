@@ -18,7 +18,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from visdec_lite.files import LEFT_OVER, cannot_write, digest_of, read_json, sha256_of, write_json
+from visdec_lite.files import LEFT_OVER, cannot_write, digest_of, read_json, sha256_of, to_disk, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ def whole_folder(folder: str | os.PathLike[str], made_by: Mapping[str, Any], siz
         new.mkdir()
         yield new
         sums = {path.relative_to(new).as_posix(): sha256_of(path) for path in sorted(new.rglob("*")) if path.is_file()}
+        for name in sums:
+            to_disk(new / name)
         write_json(new / MANIFEST, {"format": FORMAT, "made_by": dict(made_by), "files": sums})
         if not folder.exists():
             os.rename(new, folder)

@@ -29,6 +29,7 @@ from visdec_lite.comparison.fitting import Fitted, Job
 from visdec_lite.comparison.methods import Method, choose_methods, trained_for
 from visdec_lite.comparison.scores import Pictures, score_pictures
 from visdec_lite.datasets import BrainDataset, Split, load_dataset
+from visdec_lite.datasets.recordings import reading
 from visdec_lite.demo import first_trials, versions
 from visdec_lite.fields import COUNT, SEED, whole
 from visdec_lite.files import atomic_path, digest_of, read_json, sha256_of, write_json
@@ -290,7 +291,13 @@ def keep_pictures(path: Path, pictures: Mapping[str, Pictures]) -> None:
 
 
 def kept_pictures(path: Path) -> dict[str, Pictures]:
-    with np.load(path, allow_pickle=False) as file:
+    """What `keep_pictures` kept.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    anew = f"delete {path.parent} and run the command again"
+    with reading(path, "kept pictures", anew), np.load(path, allow_pickle=False) as file:
         names = list(dict.fromkeys(name.split("/")[0] for name in file.files))
         return {
             name: Pictures(file[f"{name}/images"], file[f"{name}/truth"], file[f"{name}/stimulus"]) for name in names
