@@ -136,11 +136,14 @@ def test_a_signal_to_end_says_where_the_run_is_kept(number, status, tmp_path):
     process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     history = tmp_path / "world" / "stages" / "classifier" / "history.csv"
     deadline = time.monotonic() + 90
-    while not (history.exists() and history.stat().st_size > 500):
-        assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
-        time.sleep(0.2)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        while not (history.exists() and history.stat().st_size > 500):
+            assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
+            time.sleep(0.2)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == status, errors
     assert "Traceback" not in errors
     assert "kept in" in errors and (tmp_path / "world" / "stages" / "classifier" / "checkpoint.safetensors").exists()

@@ -23,10 +23,19 @@ class Accident(Exception):
     pass
 
 
-def python(code: str, *words: str, **options) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+@pytest.fixture
+def python():
+    """Starts a Python with some code; whatever still runs after the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *words: str, **options) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen([sys.executable, "-c", code, *words], **pipes, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
 
 
 # --- whole or absent ---
@@ -153,7 +162,7 @@ fit(nn.Linear(60, 60), loss, {"x": torch.randn(8, 60)}, config, out_dir=sys.argv
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit of file sizes here")
-def test_a_disk_that_fills_during_training_is_told_and_the_last_checkpoint_stays(tmp_path):
+def test_a_disk_that_fills_during_training_is_told_and_the_last_checkpoint_stays(python, tmp_path):
     _, errors = (process := python(FULL_DISK, str(tmp_path))).communicate(timeout=120)
     assert process.returncode == 1
     assert "CannotWrite" in errors and "checkpoint.safetensors cannot be written: no room" in errors
@@ -183,7 +192,7 @@ with locked(sys.argv[1]):
 """
 
 
-def test_a_folder_is_for_one_process_and_says_who_is_in_it(tmp_path):
+def test_a_folder_is_for_one_process_and_says_who_is_in_it(python, tmp_path):
     holder = python(HOLD, str(tmp_path / "out"), stdin=subprocess.PIPE)
     assert holder.stdout.readline() == "in\n"
     words = rf"out is in use by process {holder.pid} on .* since 20.*; wait until it ends"
@@ -194,7 +203,7 @@ def test_a_folder_is_for_one_process_and_says_who_is_in_it(tmp_path):
         pass
 
 
-def test_a_killed_holder_leaves_no_lock_and_its_half_files_are_swept(tmp_path):
+def test_a_killed_holder_leaves_no_lock_and_its_half_files_are_swept(python, tmp_path):
     holder = python(HOLD, str(tmp_path), "sleep")
     assert holder.stdout.readline() == "in\n"
     (tmp_path / "deep").mkdir()
@@ -267,7 +276,7 @@ fit(nn.Linear(2, 1), loss, {"x": torch.ones(4, 2)}, config, out_dir=sys.argv[1],
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_a_training_that_is_asked_to_end_writes_its_checkpoint(name, tmp_path):
+def test_a_training_that_is_asked_to_end_writes_its_checkpoint(python, name, tmp_path):
     """`checkpoint_every` is 0: only an interrupt writes one."""
     from visdec_lite.checkpoints import NAME, read_checkpoint
 
