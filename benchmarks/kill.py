@@ -27,7 +27,7 @@ from visdec_lite.checkpoints import NAME, read_checkpoint
 
 EVERY = 4
 STAGES = {"pretrain": "pretraining", "fuse": "fusing", "finetune": "finetuning"}
-STEPS = 60
+STEPS = 80
 
 
 def command(out: Path) -> list[str]:
@@ -58,37 +58,44 @@ def main() -> int:
     options = parser.parse_args()
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        quiet, killed = Path(scratch) / "quiet", Path(scratch) / "killed"
+        quiet = Path(scratch) / "quiet"
         started = time.monotonic()
         subprocess.run(command(quiet), check=True, capture_output=True)
         whole = time.monotonic() - started
         print(f"without an accident {whole:.0f} s")
-        lost = []
-        for number in range(1, options.kills + 1):
-            process = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            moment = chance.uniform(0.3, 1.0) * whole * chance.choice((0.3, 0.6, 1.0))
+        kills, ended, lost, same = 0, 0, [], True
+        while kills < options.kills or not ended:
+            out = Path(scratch) / f"killed-{ended}"
+            process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            moment = chance.uniform(0.1, 0.8) * whole if kills < options.kills else None
             try:
                 _, errors = process.communicate(timeout=moment)
                 if process.returncode:
                     print(errors.decode()[-2000:])
                     return 1
+                ended, same = ended + 1, same and alike(quiet, out)
+                print(f"           run {ended} has ended, {'identical' if same else 'NOT IDENTICAL'}", flush=True)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
-            steps = {stage: last - kept for stage, (last, kept) in reached(killed).items()}
-            lost += [max(0, count) for count in steps.values() if count > 0]
-            print(f"kill {number:3d} after {moment:5.1f} s   steps lost: {steps or 'none begun'}", flush=True)
-        subprocess.run(command(killed), check=True, capture_output=True)
-        same = all(
-            torch.equal(one, load_file(killed / f"{stage}.safetensors")[name])
-            for stage in STAGES
-            for name, one in load_file(quiet / f"{stage}.safetensors").items()
-        )
-        left = list(killed.rglob(".*.tmp"))
-        print("identical, bit for bit," if same else "NOT IDENTICAL", f"after {options.kills} kills;", end=" ")
+                kills += 1
+                steps = {stage: max(0, last - kept) for stage, (last, kept) in reached(out).items()}
+                lost += steps.values()
+                print(f"kill {kills:3d} after {moment:5.1f} s   steps lost: {steps or 'none begun'}", flush=True)
+        left = [path for number in range(ended) for path in (Path(scratch) / f"killed-{number}").rglob(".*.tmp")]
+        print("identical, bit for bit:" if same else "NOT IDENTICAL:", f"{ended} runs, {kills} kills;", end=" ")
         print(f"steps lost at a kill: at most {max(lost, default=0)}, with a checkpoint every {EVERY};", end=" ")
         print(f"files left behind: {len(left)}")
         return int(not same or bool(left))
+
+
+def alike(one: Path, two: Path) -> bool:
+    """Whether every weight of every stage is the same bit for bit."""
+    return all(
+        torch.equal(weight, load_file(two / f"{stage}.safetensors")[name])
+        for stage in STAGES
+        for name, weight in load_file(one / f"{stage}.safetensors").items()
+    )
 
 
 if __name__ == "__main__":
