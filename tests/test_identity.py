@@ -69,7 +69,7 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
 def test_other_numbers_are_refused_and_named(kept, stage, change, words):
     with pytest.raises(ValueError, match=rf"is of another run: .*{words}") as caught:
         train(kept, data_of(), preset("smoke", **SHORT, **change), stage)
-    assert "choose another out_dir" in str(caught.value)
+    assert "choose another folder" in str(caught.value)
 
 
 def reordered(data: BrainDataset) -> BrainDataset:

@@ -403,7 +403,7 @@ def test_checkpoint_of_another_run_names_each_difference(tmp_path):
     other = replace(CONFIG, learning_rate=0.01, seed=7)
     with pytest.raises(ValueError) as caught:
         run(small_model(), other, out_dir=tmp_path)
-    for words in ("learning_rate was 0.05, now 0.01", "seed was 0, now 7", "choose another out_dir"):
+    for words in ("learning_rate was 0.05, now 0.01", "seed was 0, now 7", "choose another folder"):
         assert words in str(caught.value)
     assert "batch_size" not in str(caught.value)
     wide = nn.Sequential(nn.Linear(3, 9), nn.Linear(9, 1))

@@ -513,7 +513,7 @@ class _Run:
         if words := differences(kept, self.identity):
             raise ValueError(
                 f"{self.checkpoint} is of another run: {words}. "
-                "Go back to its settings, delete the checkpoints or choose another out_dir"
+                "Go back to its settings, delete the checkpoints or choose another folder"
             )
         if not 0 <= state["step"] <= self.config.steps:
             raise ValueError(
