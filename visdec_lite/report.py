@@ -82,7 +82,7 @@ th, td { padding: 0.6rem 1.5rem 0.6rem 0; vertical-align: top; border-top: 1px s
 thead th, thead td { vertical-align: bottom; border-top: 0; }
 thead th[scope=colgroup] { color: var(--muted); font-size: 0.8rem; font-weight: 400; padding-bottom: 0; }
 td small { display: block; white-space: nowrap; }
-tbody th small { display: block; font-weight: 400; }
+th small { display: block; font-weight: 400; }
 td b { font-weight: 600; white-space: nowrap; }
 td.chance b { font-weight: 400; }
 .plain caption { color: var(--ink); font-size: 1rem; font-weight: 600; padding-top: 1.5rem; }
