@@ -17,13 +17,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fields import at, leaves
 
 from visdec_lite import chain, cli, demo, reconstruct
 from visdec_lite.comparison import cells, commands
 from visdec_lite.datasets import BrainDataset, load_dataset, simulated
 from visdec_lite.demo import DemoSettings, run_demo, score_table
 from visdec_lite.files import write_json
+from visdec_lite.identity import flat
 from visdec_lite.pipeline import FMRIToImagePipeline
 from visdec_lite.presets import preset
 from visdec_lite.processes import locked
@@ -438,7 +438,8 @@ def test_scores_are_a_table_that_fits_80_columns():
 # --- anything at all ---
 
 CLASS = preset("class")
-PATHS = leaves(CLASS)
+FIELDS = flat(CLASS.as_dict())
+PATHS = list(FIELDS)
 LIKELY = st.sampled_from([0, 1, 2, 3, 8, 64, 1e400, -0.0, 2**31, 10**30])
 NUMBERS = st.one_of(st.integers(), st.floats(), LIKELY).map(str)
 LISTS = st.lists(NUMBERS, max_size=5).map(",".join)
@@ -471,7 +472,7 @@ def nearby(value: object) -> st.SearchStrategy[str]:
 @pytest.mark.slow
 @settings(FUZZ, max_examples=150)
 @given(st.sampled_from([path for path in PATHS if path != "name"]).flatmap(
-    lambda path: st.tuples(st.just(path), nearby(at(CLASS, path)))))  # fmt: skip
+    lambda path: st.tuples(st.just(path), nearby(FIELDS[path]))))  # fmt: skip
 def test_a_setting_of_the_right_size_is_taken_or_refused_in_a_sentence(change):
     path, value = change
     if path.endswith(".seed"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,25 +17,12 @@ from visdec_lite.baselines.ssae import SSAEConfig
 from visdec_lite.demo import DemoSettings
 from visdec_lite.devices import check_device
 from visdec_lite.fields import COUNT, SEED, check_fields, check_hides, is_number, is_whole, one_of, several, whole
+from visdec_lite.identity import flat
 from visdec_lite.masked_autoencoder import MaskedAutoencoderConfig
 from visdec_lite.presets import override, preset
 from visdec_lite.training import TrainingConfig
 
 CONFIGS = (preset("class"), ICGANConfig(), InstanceGANConfig(), InstanceGANTraining(), RidgeConfig(), SSAEConfig())
-
-
-def leaves(config: Any, prefix: str = "") -> list[str]:
-    found = []
-    for f in fields(config):
-        value = getattr(config, f.name)
-        found += leaves(value, f"{prefix}{f.name}.") if is_dataclass(value) else [f"{prefix}{f.name}"]
-    return found
-
-
-def at(config: Any, path: str) -> Any:
-    for name in path.split("."):
-        config = getattr(config, name)
-    return config
 
 
 def senseless(value: Any) -> list[Any]:
@@ -54,8 +41,8 @@ def senseless(value: Any) -> list[Any]:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
 def test_every_field_refuses_what_means_nothing(config):
     taken = []
-    for path in leaves(config):
-        for bad in senseless(at(config, path)):
+    for path, value in flat(asdict(config)).items():
+        for bad in senseless(value):
             if path == "name" and bad:
                 continue  # a preset may be called anything
             try:
@@ -117,7 +104,7 @@ def test_what_works_is_taken():
         "autoencoder.depth": "0", "sampling.guidance_scale": "0", "prior.gradient_clip": "inf",
         "prior.min_learning_rate_fraction": "1", "prior.ema_decay": "0", "fusion.weight_fmri": "0",
     }.items():  # fmt: skip
-        assert at(preset("class", **{path: value}), path) == float(value)
+        assert flat(preset("class", **{path: value}).as_dict())[path] == float(value)
 
 
 def test_both_weights_of_phase_2_cannot_be_zero():

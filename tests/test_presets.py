@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from torch import nn
 from visdec_lite.chain import new_brain, new_world
 from visdec_lite.conditioning import FMRIConditioner
 from visdec_lite.fusion import FusionConfig, ImageMaskedAutoencoder
+from visdec_lite.identity import flat
 from visdec_lite.latent_diffusion import LatentDiffusion, make_scheduler
 from visdec_lite.masked_autoencoder import MaskedAutoencoder
 from visdec_lite.presets import FOR_DATASET, Preset, override, preset, preset_for
@@ -25,15 +26,6 @@ def at(config: Any, path: str) -> Any:
     for name in path.split("."):
         config = getattr(config, name)
     return config
-
-
-def leaves(config: Any, prefix: str = "") -> list[str]:
-    """Dotted path of every field that is no group."""
-    found = []
-    for f in fields(config):
-        value = getattr(config, f.name)
-        found += leaves(value, f"{prefix}{f.name}.") if is_dataclass(value) else [f"{prefix}{f.name}"]
-    return found
 
 
 def count(module: nn.Module) -> int:
@@ -59,7 +51,7 @@ def test_an_unknown_preset_is_an_error_with_a_suggestion(name, hint):
 def test_every_number_can_be_set_to_what_it_is_from_text(name):
     """Read back as the field's type: a command line and a papermill parameter can say everything."""
     plain = preset(name)
-    said = {path: str(at(plain, path)) for path in leaves(plain) if path != "name"}
+    said = {path: str(at(plain, path)) for path in flat(plain.as_dict()) if path != "name"}
     assert len(said) > 100
     assert preset(name, **said) == plain
 
@@ -90,7 +82,7 @@ def test_every_number_can_be_set_to_what_it_is_from_text(name):
 def test_a_field_is_set_by_its_path(path, value, expected):
     changed = preset("class", **{path: value})
     assert at(changed, path) == expected and type(at(changed, path)) is type(expected)
-    others = [other for other in leaves(changed) if other != path]
+    others = [other for other in flat(changed.as_dict()) if other != path]
     assert all(at(changed, other) == at(preset("class"), other) for other in others)
 
 
@@ -183,7 +175,7 @@ def test_the_parts_of_each_preset_fit_each_other():
 def test_with_seed_seeds_every_stage_and_changes_nothing_else():
     plain, seeded = preset("paper"), preset("paper").with_seed(7)
     assert [at(seeded, stage).seed for stage in STAGES] == [7] * len(STAGES)
-    for path in leaves(plain):
+    for path in flat(plain.as_dict()):
         assert path.endswith(".seed") or at(seeded, path) == at(plain, path), path
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import torch
 
-from visdec_lite.training import TrainingConfig
+from visdec_lite.training import TrainingConfig, check_precision
 
 
 def devices() -> list[str]:
@@ -35,7 +35,6 @@ def check_device(device: str | None, trainings: Iterable[TrainingConfig] = ()) -
     if device is not None and device not in there:
         raise ValueError(f"no device {device!r} here; there are {', '.join(there)}; without the word the best is taken")
     for training in trainings:
-        if training.mixed_precision == "fp16" and (device or there[-1]) == "cpu":
-            raise ValueError("mixed_precision='fp16' needs a GPU and this run is on the CPU; use 'bf16' or 'no'")
+        check_precision(training, (device or there[-1]).partition(":")[0])
         if training.log == "tensorboard" and find_spec("tensorboard") is None:
             raise ImportError("log 'tensorboard' needs a package: pip install tensorboard; or log to 'csv'")

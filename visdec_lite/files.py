@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 LEDGER = "downloads.lock.json"  # in the data home: what was downloaded, with its SHA-256
 LEFT_OVER = 3600.0  # seconds after which a temporary file is no longer anybody's
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no space, quota used up, too large for this file system
 LOCKED_UP = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -92,9 +92,7 @@ def atomic_path(path: str | os.PathLike[str], size: int = 0, previous: Path | No
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder of this name is there")
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path.parent, f".{escape(path.name)}.*.tmp")
-        if size > (free := shutil.disk_usage(path.parent).free):
-            raise OSError(errno.ENOSPC, f"{size / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+        make_way(path, size)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
@@ -151,18 +149,27 @@ class _Asked(Exception):
     """Nothing is to be written."""
 
 
+def make_way(path: Path, size: int) -> None:
+    """Before `path` is written beside its place: what killed writers left there goes after an hour, and there is room.
+
+    Raises:
+        OSError: less room than `size` bytes.
+    """
+    _sweep(path.parent, f".{escape(path.name)}.*.tmp")
+    if size > (free := shutil.disk_usage(path.parent).free):
+        raise OSError(errno.ENOSPC, f"{size / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writers left below a folder that is locked, so that nobody else can be writing there."""
     _sweep(folder, "**/.*.tmp", age=0.0)
 
 
 def _sweep(folder: Path, pattern: str, age: float = LEFT_OVER) -> None:
-    for left in folder.glob(pattern):
-        try:
-            if left.is_file() and time.time() - left.lstat().st_mtime > age:
-                left.unlink()
-        except OSError:  # somebody else swept it
-            continue
+    for left in list(folder.glob(pattern)):
+        with suppress(OSError):  # somebody else swept it
+            if time.time() - left.lstat().st_mtime > age:
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
 def to_disk(path: Path) -> None:

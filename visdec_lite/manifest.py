@@ -9,16 +9,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import Any
 
-from visdec_lite.files import LEFT_OVER, cannot_write, digest_of, read_json, sha256_of, to_disk, write_json
+from visdec_lite.files import cannot_write, digest_of, make_way, read_json, sha256_of, to_disk, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +45,7 @@ def whole_folder(folder: str | os.PathLike[str], made_by: Mapping[str, Any], siz
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "a file of this name is there")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f".{escape(folder.name)}.*.tmp"):
-            if left.is_dir() and time.time() - left.lstat().st_mtime > LEFT_OVER:
-                shutil.rmtree(left, ignore_errors=True)
-        if size > (free := shutil.disk_usage(folder.parent).free):
-            raise OSError(errno.ENOSPC, f"{size / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free")
+        make_way(folder, size)
         beside = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp")
     except OSError as error:
         raise cannot_write(folder, error) from error

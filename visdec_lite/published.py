@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from visdec_lite.fields import is_number, is_whole
 from visdec_lite.masked_autoencoder import MaskedAutoencoder, MaskedAutoencoderConfig
 
 logger = logging.getLogger(__name__)
@@ -173,8 +174,8 @@ def _config_of(config: Any, state: Mapping[str, Tensor], path: str | os.PathLike
     if absent:
         raise ValueError(f"{path} does not say {', '.join(absent)}; expected a published fMRI autoencoder")
     for name in SIZES:
-        whole = isinstance(given[name], int) and not isinstance(given[name], bool)
-        if not (whole or (name == "mlp_ratio" and isinstance(given[name], float))) or not 0 < given[name] < 10**6:
+        kind = is_number if name == "mlp_ratio" else is_whole
+        if not kind(given[name]) or not 0 < given[name] < 10**6:
             raise ValueError(f"{path}: its config says {name} is {given[name]!r}; expected a number of 1 or more")
     blocks = {part: 1 + max((int(n[1]) for n in map(re.compile(rf"{part}\.(\d+)\.").match, state) if n), default=-1)
               for part in ("encoder.blocks", "decoder_blocks")}  # fmt: skip

@@ -543,9 +543,14 @@ def _accelerator(config: TrainingConfig, device: str | torch.device | None) -> A
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulate),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-    if config.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("mixed_precision='fp16' needs a GPU and this run is on the CPU; use 'bf16' or 'no'")
+    check_precision(config, accelerator.device.type)
     return accelerator
+
+
+def check_precision(config: TrainingConfig, device_type: str) -> None:
+    """Raise ValueError if a device ("cpu", "cuda", ...) cannot train at the precision of a config."""
+    if config.mixed_precision == "fp16" and device_type == "cpu":
+        raise ValueError("mixed_precision='fp16' needs a GPU and this run is on the CPU; use 'bf16' or 'no'")
 
 
 def _count_rows(data: Mapping[str, Rows], batch_size: int, num_processes: int) -> int:

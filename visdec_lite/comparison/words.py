@@ -297,8 +297,8 @@ def notes(results: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
         "Feature scores (LPIPS-like, features, KID) use the network of the referee itself: they are no second opinion "
         "on the n-way accuracies. KID's features are divided by their root mean square over the true pictures; its "
         "interval is the jackknife's of one cell, over stimuli, and, of several subjects, how far they differ: for new "
-        "categories it is too narrow. Near-copies of the "
-        "true pictures fall below 0: the two sets are then no independent draws.",
+        "categories it is too narrow. Near-copies of the true pictures fall below 0: the two sets are then no "
+        "independent draws.",
         "The pictures of the leaderboard are painted with all samples, those of every other condition with two a scan.",
         "The gallery shows stimuli chosen by the rank of visdec's own score, every method's first sample.",
     ]

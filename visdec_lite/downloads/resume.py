@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from visdec_lite import __version__
 from visdec_lite.downloads.look import mistaken
-from visdec_lite.downloads.room import FULL, DownloadError, full, room_for, size
-from visdec_lite.files import atomic_path
+from visdec_lite.downloads.room import DownloadError, full, room_for, size
+from visdec_lite.files import FULL, atomic_path
 
 if TYPE_CHECKING:
     import requests

@@ -6,11 +6,9 @@ the way out.
 
 from __future__ import annotations
 
-import errno
 import shutil
 from pathlib import Path
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, quota used up, too large for this file system
 ELSEWHERE = "choose another disk with --to or VISDEC_DATA"
 
 

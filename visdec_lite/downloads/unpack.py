@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from visdec_lite.downloads.room import FULL, DownloadError, full, room_for
+from visdec_lite.downloads.room import DownloadError, full, room_for
+from visdec_lite.files import FULL
 
 UNREADABLE = (
     tarfile.TarError,
